@@ -1,0 +1,2 @@
+//! From power-on to one call.
+#![no_std]

@@ -1,0 +1,3 @@
+//! Local APIC and I/O APIC.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! A VT-d remapping unit in software.
+#![forbid(unsafe_code)]
