@@ -1,0 +1,1 @@
+//! What a virtual CPU is: virtual machine control in, typed exit out.
