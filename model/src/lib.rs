@@ -1,2 +1,41 @@
-//! A VT-d remapping unit in software.
+//! A VT-d remapping unit in software: the judge of the driver's tests.
+//!
+//! Written from the Intel Virtualization Technology for Directed I/O specification (revisions 4.x and 5.0) and
+//! sharing no layout with the driver, so that a wrong offset or bit in one of them shows. Three things set it apart
+//! from the units of emulators:
+//!
+//! - **Every cache that hardware may have is there, and keeps its entries for ever** ([`Eviction::Never`]): context
+//!   cache, IOTLB, paging-structure cache, interrupt entry cache. What software forgets to invalidate stays visible.
+//! - **Memory has the processor's cache before it** ([`Memory`]): with ECAP.C=0 a unit sees only flushed lines, with
+//!   CAP.RWBF=1 only what the write buffers have let go.
+//! - **The test can look at every step**: [`Machine::on_event`] runs a callback after each store, flush and register
+//!   write of software, and the callback can issue DMA and interrupts as a device would at that very moment.
+//!
+//! What the specification forbids software to do, and hardware need not survive, is kept as [`Violation`]s: a test
+//! ends with an empty list of them. Today the unit knows legacy mode; scalable mode has its places marked in
+//! `walk.rs` (translation-table mode), `caches.rs` (tags) and `queue.rs` (descriptor types).
 #![forbid(unsafe_code)]
+
+mod caches;
+mod configuration;
+mod faults;
+mod interrupt;
+mod machine;
+mod memory;
+mod queue;
+pub mod registers;
+#[cfg(test)]
+mod tests;
+mod unit;
+mod violation;
+mod walk;
+
+pub use caches::Eviction;
+pub use configuration::Configuration;
+pub use faults::{Access, Fault, Reason};
+pub use interrupt::{Delivered, Interrupt, Notification};
+pub use machine::{Event, Machine};
+pub use memory::{LINE, Memory, View};
+pub use queue::QueueError;
+pub use unit::{Latency, Message, Unit};
+pub use violation::Violation;

@@ -1,5 +1,17 @@
 //! A guest's platform: memory map, virtual APIC, PCI bus, serial port, loader.
 
+pub mod archive;
+pub mod config;
+pub mod cpuid;
+pub mod exits;
+pub mod guest;
+pub mod guest_paging;
 pub mod instruction;
+pub mod life;
+pub mod loader;
 pub mod local_apic;
+pub mod memory;
+pub mod msr;
 pub mod pci;
+pub mod platform;
+pub mod serial;

@@ -1,0 +1,9 @@
+//! Tests of the crate; the tables are built here, byte by byte.
+
+mod builder;
+mod findings;
+mod lookups;
+mod mutations;
+mod scopes;
+mod structures;
+mod tables;

@@ -1,0 +1,112 @@
+//! VT-d second-stage tables (VT-d specification, section 9.8 "Second-Stage Paging Entries").
+
+use crate::{
+    Entry, Format, Mapping, Permissions,
+    entry::{ADDRESS, leaf_size, misaligned},
+};
+use addr::{HostPhys, Iova, PageSize};
+use core::ops::RangeInclusive;
+
+/// Bit 0: read. An entry is present if bit 0 or bit 1 is set.
+const READ: u64 = 1 << 0;
+/// Bit 1: write.
+const WRITE: u64 = 1 << 1;
+/// Bit 2: execute in older revisions, for units with ECAP.ERS; reserved for all others, and never set here.
+const EXECUTE: u64 = 1 << 2;
+/// Bit 7: a leaf, at levels 2 (CAP.SSLPS bit 0) and 3 (CAP.SSLPS bit 1).
+const PAGE: u64 = 1 << 7;
+/// Bit 11 of a leaf: the access snoops the processors' caches even if the device says no-snoop. Reserved in units
+/// without ECAP.SC, and in entries that point to tables.
+const SNOOP: u64 = 1 << 11;
+/// Bit 62 of a leaf: transient mapping, for device TLBs; reserved without ECAP.DT.
+const TRANSIENT: u64 = 1 << 62;
+
+/// VT-d second stage: the I/O virtual addresses of a device, in legacy mode and in scalable mode.
+///
+/// 3, 4 or 5 levels, as CAP.SAGAW says. The unit's maximum guest address width (CAP.MGAW) may be smaller than the
+/// levels; whoever attaches the table must look. Accessed and dirty bits (8 and 9) are left to hardware.
+#[derive(Clone, Copy, Debug)]
+pub struct SecondStage;
+
+/// What a second-stage leaf says beside address and permissions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SecondStageAttributes {
+    /// Bit 11: accesses snoop the caches, whatever the device says. Only for units with ECAP.SC: the others fault.
+    pub snoop: bool,
+}
+
+impl Format for SecondStage {
+    type Input = Iova;
+    type Attributes = SecondStageAttributes;
+
+    const LEVELS: RangeInclusive<u8> = 3..=5;
+
+    fn supports(permissions: Permissions, _: SecondStageAttributes) -> bool {
+        (permissions.read || permissions.write) && !permissions.execute
+    }
+
+    fn leaf(size: PageSize, mapping: Mapping<SecondStageAttributes>) -> u64 {
+        mapping.host.as_u64() & ADDRESS
+            | if mapping.permissions.read { READ } else { 0 }
+            | if mapping.permissions.write { WRITE } else { 0 }
+            | if mapping.attributes.snoop { SNOOP } else { 0 }
+            | if size == PageSize::Size4K { 0 } else { PAGE }
+    }
+
+    fn table(table: HostPhys) -> u64 {
+        table.as_u64() & ADDRESS | READ | WRITE
+    }
+
+    fn decode(entry: u64, level: u8) -> Entry<SecondStageAttributes> {
+        if entry & (READ | WRITE) == 0 {
+            return Entry::Absent;
+        }
+        let leaf = level == 1 || entry & PAGE != 0;
+        let host = HostPhys::new(entry & ADDRESS);
+        match leaf {
+            _ if entry & Self::reserved(level, leaf) != 0 => Entry::Malformed,
+            false => Entry::Table(host),
+            true => Entry::Leaf(Mapping {
+                host,
+                permissions: Permissions { read: entry & READ != 0, write: entry & WRITE != 0, execute: false },
+                attributes: SecondStageAttributes { snoop: entry & SNOOP != 0 },
+            }),
+        }
+    }
+
+    fn reserved(level: u8, leaf: bool) -> u64 {
+        match (leaf, leaf_size(level)) {
+            (true, Some(size)) => EXECUTE | TRANSIENT | misaligned(size),
+            // Bit 7 is reserved where there are no leaves, and tells a table from a leaf where there are.
+            _ => EXECUTE | TRANSIENT | PAGE | SNOOP,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_the_bits_of_the_specification() {
+        let mapping = Mapping {
+            host: HostPhys::new(0x1_4020_0000),
+            permissions: Permissions::READ_WRITE,
+            attributes: SecondStageAttributes { snoop: true },
+        };
+        assert_eq!(SecondStage::leaf(PageSize::Size2M, mapping), 0x1_4020_0883);
+        assert_eq!(SecondStage::leaf(PageSize::Size4K, mapping), 0x1_4020_0803);
+        let written_only = Permissions { read: false, write: true, execute: false };
+        let unsnooped = SecondStageAttributes::default();
+        let mapping = Mapping { permissions: written_only, attributes: unsnooped, ..mapping };
+        assert_eq!(SecondStage::leaf(PageSize::Size4K, mapping), 0x1_4020_0002);
+        assert_eq!(SecondStage::table(HostPhys::new(0x5000)), 0x5003);
+    }
+
+    #[test]
+    fn a_device_cannot_be_given_execute() {
+        assert!(!SecondStage::supports(Permissions::READ_EXECUTE, SecondStageAttributes::default()));
+        assert_eq!(SecondStage::decode(0x1007, 1), Entry::Malformed);
+        assert_eq!(SecondStage::decode(0x1083, 4), Entry::Malformed, "a leaf at level 4");
+    }
+}

@@ -1,0 +1,124 @@
+//! The MSI capability.
+
+use crate::ConfigSpace;
+use crate::spec::msi::{
+    MESSAGE_CONTROL, MSI_64_BIT, MSI_ADDRESS, MSI_ENABLE, MSI_MULTIPLE_CAPABLE_SHIFT, MSI_MULTIPLE_ENABLE,
+    MSI_PER_VECTOR_MASKING,
+};
+use addr::PciAddress;
+
+/// An MSI capability, as it was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsiCapability {
+    /// Where it begins.
+    pub offset: u8,
+    /// Whether the address has 64 bits.
+    pub is_64_bit: bool,
+    /// Whether each vector has a mask bit.
+    pub per_vector_masking: bool,
+    /// How many vectors the function can use: 1, 2, 4, 8, 16 or 32.
+    pub vectors: u8,
+}
+
+impl MsiCapability {
+    /// Reads the capability at `offset`, or `None` where it does not fit before offset 256 or counts more than 32.
+    pub fn read<C: ConfigSpace>(config: &C, function: PciAddress, offset: u8) -> Option<Self> {
+        let control = config.read16(function, u16::from(offset) + MESSAGE_CONTROL);
+        let exponent = (control >> MSI_MULTIPLE_CAPABLE_SHIFT) & 7;
+        let found = Self {
+            offset,
+            is_64_bit: control & MSI_64_BIT != 0,
+            per_vector_masking: control & MSI_PER_VECTOR_MASKING != 0,
+            vectors: if exponent <= 5 { 1 << exponent } else { return None },
+        };
+        (u16::from(offset) + found.length() <= 0x100).then_some(found)
+    }
+
+    /// Size of the capability, in bytes.
+    pub const fn length(&self) -> u16 {
+        match (self.is_64_bit, self.per_vector_masking) {
+            (false, false) => 10,
+            (true, false) => 14,
+            (false, true) => 20,
+            (true, true) => 24,
+        }
+    }
+
+    /// Stops MSI of the function.
+    pub fn disable<C: ConfigSpace>(&self, config: &mut C, function: PciAddress) {
+        self.set_control(config, function, false);
+    }
+
+    /// Lets the function send one message: `data` written to `address`. It is disabled while they change. The address
+    /// must lie below 4 GiB unless the capability is a 64-bit one; returns whether it could be written.
+    pub fn program<C: ConfigSpace>(&self, config: &mut C, function: PciAddress, address: u64, data: u16) -> bool {
+        if !self.is_64_bit && address >> 32 != 0 {
+            return false;
+        }
+        self.set_control(config, function, false);
+        let low = u16::from(self.offset) + MSI_ADDRESS;
+        config.write32(function, low, address as u32);
+        let data_offset = if self.is_64_bit {
+            config.write32(function, low + 4, (address >> 32) as u32);
+            low + 8
+        } else {
+            low + 4
+        };
+        config.write16(function, data_offset, data);
+        self.set_control(config, function, true);
+        true
+    }
+
+    /// One vector in use, and enabled or not.
+    fn set_control<C: ConfigSpace>(&self, config: &mut C, function: PciAddress, enabled: bool) {
+        let offset = u16::from(self.offset) + MESSAGE_CONTROL;
+        let control = config.read16(function, offset) & !(MSI_ENABLE | MSI_MULTIPLE_ENABLE);
+        config.write16(function, offset, if enabled { control | MSI_ENABLE } else { control });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::{Fake, at};
+    use std::vec::Vec;
+
+    #[test]
+    fn a_message_is_programmed_while_disabled() {
+        for (control, data_offset) in [(0x0080, 0xDC), (0x0000, 0xD8)] {
+            let mut config = Fake::new();
+            let nic = at(0, 3, 0);
+            config.add(nic).header(0x8086, 0x10D3, 0, 0).capability(0xD0, 5).word(0xD2, control | 0x31);
+            config.add(nic).allow(0xD2, 0x71, 2);
+            let msi = MsiCapability::read(&config, nic, 0xD0).unwrap();
+            assert_eq!((msi.is_64_bit, msi.vectors), (control != 0, 1));
+            assert!(msi.program(&mut config, nic, 0xFEE0_0010, 0x55));
+            let offsets: Vec<u16> = config.writes.iter().map(|write| write.offset).collect();
+            assert_eq!((offsets[0], *offsets.last().unwrap()), (0xD2, 0xD2));
+            assert_eq!(offsets.len(), if control != 0 { 5 } else { 4 });
+            assert!(config.writes.iter().any(|write| (write.offset, write.value) == (data_offset, 0x55)));
+            assert_eq!(config.writes[0].value & 0x71, 0);
+            assert_eq!(config.writes.last().unwrap().value & 0x71, 1);
+        }
+    }
+
+    #[test]
+    fn capabilities_that_do_not_fit_or_count_too_far_are_none() {
+        let mut config = Fake::new();
+        let nic = at(0, 3, 0);
+        config.add(nic).word(0xFA, 0).word(0x52, 0x0C);
+        assert_eq!(MsiCapability::read(&config, nic, 0xF8), None);
+        assert_eq!(MsiCapability::read(&config, nic, 0x50), None);
+        assert_eq!(MsiCapability::read(&Fake::new(), nic, 0x50), None);
+    }
+
+    #[test]
+    fn a_high_address_needs_a_64_bit_capability() {
+        let mut config = Fake::new();
+        let nic = at(0, 3, 0);
+        config.add(nic);
+        let msi = MsiCapability::read(&config, nic, 0x50).unwrap();
+        assert!(!msi.program(&mut config, nic, 1 << 32, 0));
+        assert!(config.writes.is_empty());
+    }
+}

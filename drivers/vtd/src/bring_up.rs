@@ -1,0 +1,279 @@
+//! Bringing a unit up, step by step. Each step checks that the steps that it needs have been taken.
+
+use crate::error::{Error, Step};
+use crate::interrupts::InterruptTable;
+use crate::queue::Queue;
+use crate::spec::interrupt::DestinationMode;
+use crate::spec::invalidation::Descriptor;
+use crate::spec::registers::*;
+use crate::wait::{Clock, Deadline, wait_for};
+use crate::{DmaMemory, Registers, Unit};
+use addr::{ApicId, PAGE_SIZE, Vector};
+
+/// Where a unit reports faults: a message to a processor, which remapping does not touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultInterrupt {
+    /// The vector.
+    pub vector: Vector,
+    /// The processor.
+    pub destination: ApicId,
+}
+
+/// What [`Unit::bring_up`] needs to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Configuration {
+    /// Entries of the interrupt remapping table: a power of two from 256 to 65536. `None` leaves interrupt remapping
+    /// off; then no device may be assigned, for it could send any interrupt to any processor.
+    pub interrupt_entries: Option<usize>,
+    /// The form of the processors' APIC ids. X2Apic only if every unit has ECAP.EIM and the processors are in x2APIC
+    /// mode.
+    pub destination_mode: DestinationMode,
+    /// Where to report faults, if anywhere.
+    pub fault_interrupt: Option<FaultInterrupt>,
+}
+
+impl<R: Registers, C: Clock> Unit<R, C> {
+    /// Masks the fault interrupt and turns off what firmware left on: translation, compatibility format, interrupt
+    /// remapping, and last, empty, the queue that serves them.
+    ///
+    /// From here to [`Self::enable_translation`] only firmware's protected memory regions hold DMA back; build what
+    /// is to be assigned before.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]; [`Error::OutOfOrder`] once the driver's own queue is on.
+    pub fn stop_firmware(&mut self) -> Result<(), Error> {
+        if self.queue.is_some() {
+            return Err(Error::OutOfOrder { step: Step::StopQueue, needs: "that the unit is not yet set up" });
+        }
+        self.mask_fault_interrupt();
+        let on = self.read_status();
+        if on.contains(Global::TRANSLATION) {
+            self.command(Step::StopTranslation, Global::TRANSLATION, false)?;
+        }
+        if on.contains(Global::COMPATIBILITY_FORMAT) {
+            self.command(Step::BlockCompatibilityFormat, Global::COMPATIBILITY_FORMAT, false)?;
+        }
+        if on.contains(Global::INTERRUPT_REMAPPING) {
+            self.command(Step::StopInterruptRemapping, Global::INTERRUPT_REMAPPING, false)?;
+        }
+        if on.contains(Global::QUEUED_INVALIDATION) {
+            // Turning the queue off while hardware works on it is undefined (section 6.5.2).
+            self.drain_firmware_queue()?;
+            self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)?;
+        }
+        self.stopped = true;
+        Ok(())
+    }
+
+    fn drain_firmware_queue(&mut self) -> Result<(), Error> {
+        let deadline = Deadline::new(&self.clock, self.timeout_us);
+        loop {
+            let late = deadline.passed(&self.clock);
+            let (head, tail) = (self.registers.read(IQH), self.registers.read(IQT));
+            // A queue that stands at a refused descriptor will never be empty, and is idle too.
+            if head == tail || self.registers.read(FSTS) & FaultStatus::IQE.bits() != 0 {
+                return Ok(());
+            }
+            if late {
+                let register = IQH.name();
+                return Err(Error::Timeout {
+                    step: Step::DrainQueue,
+                    register,
+                    mask: u64::MAX,
+                    expected: tail,
+                    last: head,
+                });
+            }
+            self.clock.relax();
+        }
+    }
+
+    /// Turns the invalidation queue on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] before [`Self::mask_and_clear_faults`] or a second time, [`Error::OutOfMemory`],
+    /// [`Error::QueueHeadNotZero`], [`Error::Timeout`].
+    pub fn enable_queue<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
+        let step = Step::EnableQueue;
+        if !self.faults_cleared {
+            // A queue error from before would keep the queue from starting.
+            return Err(Error::OutOfOrder { step, needs: "mask_and_clear_faults" });
+        }
+        if self.queue.is_some() {
+            return Err(Error::OutOfOrder { step, needs: "that the queue is off" });
+        }
+        let ring = self.allocate(memory, step, 1, PAGE_SIZE)?;
+        let status = self.allocate(memory, step, 1, PAGE_SIZE)?;
+        let queue = Queue::new(ring, status);
+        self.registers.write(IQT, 0u64);
+        self.registers.write(IQA, queue.address_register());
+        // With the head elsewhere, hardware would run through the empty ring as soon as the queue is on.
+        let head = self.registers.read(IQH);
+        if head != 0 {
+            return Err(Error::QueueHeadNotZero(head));
+        }
+        self.command(step, Global::QUEUED_INVALIDATION, true)?;
+        self.queue = Some(queue);
+        Ok(())
+    }
+
+    /// Makes an empty root table, in which no device may do anything, without telling hardware. Assignments that must
+    /// stand from the first moment, such as reserved memory of firmware, are made between this and
+    /// [`Self::set_root_table`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::OutOfOrder`] a second time.
+    pub fn create_root_table<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
+        if self.root_table.is_some() {
+            return Err(Error::OutOfOrder { step: Step::SetRootTable, needs: "that there is no root table yet" });
+        }
+        self.root_table = Some(self.allocate(memory, Step::SetRootTable, 1, PAGE_SIZE)?);
+        Ok(())
+    }
+
+    /// Gives hardware the root table (made if there is none yet) and forgets all that was cached under another.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] before [`Self::enable_queue`], [`Error::OutOfMemory`], [`Error::Timeout`],
+    /// [`Error::Invalidation`].
+    pub fn set_root_table<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
+        let step = Step::SetRootTable;
+        if self.queue.is_none() {
+            return Err(Error::OutOfOrder { step, needs: "the invalidation queue" });
+        }
+        if self.root_table.is_none() {
+            self.create_root_table(memory)?;
+        }
+        let Some(root) = self.root_table else { return Err(Error::OutOfMemory(step)) };
+        self.flush_write_buffer()?;
+        // TTM (11:10) = 00b: legacy mode.
+        self.registers.write(RTADDR, root.as_u64());
+        self.command(step, Global::ROOT_TABLE_POINTER, true)?;
+        if !self.capabilities.enhanced_set_root_table_pointer() {
+            // The context cache first and to the end: the IOTLB may be filled again from it (section 6.2.2.1).
+            self.invalidate_all_translations(memory)?;
+        }
+        self.root_table_set = true;
+        Ok(())
+    }
+
+    /// Makes an interrupt remapping table of `entries` (a power of two, 256 to 65536) in which nothing is allowed,
+    /// gives it to hardware, and forgets all that was cached under another.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without ECAP.IR, or for `X2Apic` without ECAP.EIM; [`Error::BadTableSize`];
+    /// [`Error::OutOfOrder`] before [`Self::enable_queue`] or a second time; [`Error::OutOfMemory`];
+    /// [`Error::Timeout`]; [`Error::Invalidation`].
+    pub fn set_interrupt_table<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        entries: usize,
+        mode: DestinationMode,
+    ) -> Result<(), Error> {
+        let step = Step::SetInterruptTable;
+        if !self.capabilities.interrupt_remapping() {
+            return Err(Error::Unsupported { capability: "interrupt remapping (ECAP.IR)" });
+        }
+        if mode == DestinationMode::X2Apic && !self.capabilities.extended_interrupt_mode() {
+            return Err(Error::Unsupported { capability: "extended interrupt mode (ECAP.EIM)" });
+        }
+        if self.queue.is_none() {
+            return Err(Error::OutOfOrder { step, needs: "the invalidation queue" });
+        }
+        if self.interrupt_table.is_some() {
+            return Err(Error::OutOfOrder { step, needs: "that there is no interrupt table yet" });
+        }
+        let pages = InterruptTable::pages(entries).ok_or(Error::BadTableSize(entries))?;
+        let base = self.allocate(memory, step, pages, PAGE_SIZE)?;
+        let table = InterruptTable::new(base, entries, mode);
+        self.flush_write_buffer()?;
+        self.registers.write(IRTA, table.address_register());
+        self.command(step, Global::INTERRUPT_TABLE_POINTER, true)?;
+        if !self.capabilities.enhanced_set_interrupt_table_pointer() {
+            self.submit(memory, &[Descriptor::interrupt_entry_cache_global()])?;
+        }
+        self.interrupt_table = Some(table);
+        Ok(())
+    }
+
+    /// Turns interrupt remapping on, and makes sure that messages in the compatibility format are blocked.
+    ///
+    /// Every interrupt source under the unit whose message is not in the remappable format is silent from here on.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] before [`Self::set_interrupt_table`], [`Error::Timeout`],
+    /// [`Error::CompatibilityFormatNotBlocked`].
+    pub fn enable_interrupt_remapping(&mut self) -> Result<(), Error> {
+        let step = Step::EnableInterruptRemapping;
+        if self.interrupt_table.is_none() {
+            return Err(Error::OutOfOrder { step, needs: "the interrupt remapping table" });
+        }
+        self.refuse_if_poisoned()?;
+        self.command(step, Global::INTERRUPT_REMAPPING, true)?;
+        self.interrupt_remapping = true;
+        let status = self.read_status();
+        if status.contains(Global::COMPATIBILITY_FORMAT) {
+            return Err(Error::CompatibilityFormatNotBlocked(status.bits()));
+        }
+        Ok(())
+    }
+
+    /// Turns translation on: from here on a device reaches what its context entry maps, and nothing otherwise.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] before [`Self::set_root_table`], [`Error::Timeout`].
+    pub fn enable_translation(&mut self) -> Result<(), Error> {
+        let step = Step::EnableTranslation;
+        if !self.root_table_set {
+            return Err(Error::OutOfOrder { step, needs: "the root table" });
+        }
+        self.refuse_if_poisoned()?;
+        self.flush_write_buffer()?;
+        self.command(step, Global::TRANSLATION, true)?;
+        self.translation = true;
+        Ok(())
+    }
+
+    /// Turns the protected memory regions off, which firmware may have left on. They come off last: until translation
+    /// is on they are all that holds DMA back, and while they are on they block what translation permits.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] before [`Self::enable_translation`], [`Error::Timeout`].
+    pub fn disable_protected_memory(&mut self) -> Result<(), Error> {
+        let step = Step::DisableProtectedMemory;
+        if !self.translation {
+            return Err(Error::OutOfOrder { step, needs: "translation" });
+        }
+        if !self.capabilities.protected_low_memory() && !self.capabilities.protected_high_memory() {
+            return Ok(());
+        }
+        let value = self.registers.read(PMEN);
+        if value & (PMEN_ENABLE | PMEN_STATUS) == 0 {
+            return Ok(());
+        }
+        self.registers.write(PMEN, value & !(PMEN_ENABLE | PMEN_STATUS));
+        wait_for(&self.registers, &self.clock, self.timeout_us, step, PMEN, PMEN_STATUS, 0)?;
+        Ok(())
+    }
+
+    /// Takes every step on one unit, in order. A machine with several units calls the steps instead.
+    ///
+    /// # Errors
+    /// Those of the steps.
+    pub fn bring_up<M: DmaMemory>(&mut self, memory: &mut M, configuration: &Configuration) -> Result<(), Error> {
+        self.stop_firmware()?;
+        self.mask_and_clear_faults()?;
+        self.enable_queue(memory)?;
+        self.set_root_table(memory)?;
+        if let Some(entries) = configuration.interrupt_entries {
+            self.set_interrupt_table(memory, entries, configuration.destination_mode)?;
+            self.enable_interrupt_remapping()?;
+        }
+        self.enable_translation()?;
+        self.disable_protected_memory()?;
+        if let Some(interrupt) = configuration.fault_interrupt {
+            self.enable_fault_interrupt(interrupt)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,55 @@
+//! Memory that hardware reads and writes besides the driver.
+
+use crate::spec::capability::Capabilities;
+use addr::HostPhys;
+use paging::TableMemory;
+
+/// The memory in which the driver keeps what hardware reads: root and context tables, the interrupt remapping table,
+/// the invalidation queue and its status words.
+///
+/// None of it may be reachable by a guest or by a device: it is the hypervisor's own, for ever.
+pub trait DmaMemory: TableMemory {
+    /// `pages` contiguous zeroed pages of 4 KiB, the first at a multiple of `alignment` bytes (a power of two, at
+    /// least 4096), or `None` when memory is out. Never given back by the driver.
+    fn allocate_contiguous(&mut self, pages: usize, alignment: u64) -> Option<HostPhys>;
+
+    /// One atomic 64-bit load at an 8-byte aligned address, not satisfied from an earlier load and not moved before
+    /// one (acquire): hardware may have written the word meanwhile.
+    fn read_u64(&self, address: HostPhys) -> u64;
+
+    /// One atomic 64-bit store at an 8-byte aligned address, after every earlier store (release): hardware may look
+    /// at any moment.
+    fn write_u64(&mut self, address: HostPhys, value: u64);
+
+    /// Replaces the 128 bits at a 16-byte aligned address, low half first in the arrays, by one atomic store
+    /// (CMPXCHG16B), if they are `old`; false, and nothing changed, if they are not or where this cannot be done. With
+    /// it, an interrupt entry changes between any two routes without losing an interrupt.
+    fn exchange_u128(&mut self, address: HostPhys, old: [u64; 2], new: [u64; 2]) -> bool {
+        let _ = (address, old, new);
+        false
+    }
+
+    /// Writes every cache line that holds a byte of `bytes` bytes at `address` back to memory and waits for it
+    /// (CLFLUSH or CLWB, then a fence). Called only for a unit whose walks are not coherent (ECAP.C = 0), after
+    /// stores and before hardware may look.
+    fn write_back(&mut self, address: HostPhys, bytes: u64);
+}
+
+/// Writes a range back where the unit does not look into the processors' caches.
+pub(crate) fn publish<M: DmaMemory>(memory: &mut M, capabilities: Capabilities, address: HostPhys, bytes: u64) {
+    if !capabilities.coherent() {
+        memory.write_back(address, bytes);
+    }
+}
+
+/// One 64-bit store that hardware sees.
+pub(crate) fn store<M: DmaMemory>(memory: &mut M, capabilities: Capabilities, address: HostPhys, value: u64) {
+    memory.write_u64(address, value);
+    publish(memory, capabilities, address, 8);
+}
+
+/// `address + bytes` inside a table that the driver allocated itself; such a sum does not overflow, and if it ever
+/// did, the address stays inside the physical address space that `address` was in.
+pub(crate) fn at(address: HostPhys, bytes: u64) -> HostPhys {
+    HostPhys::new(address.as_u64().saturating_add(bytes) & !7)
+}

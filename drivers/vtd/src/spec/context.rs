@@ -1,0 +1,74 @@
+//! Root and context entries in legacy mode (sections 9.1 and 9.3). Each has 128 bits, handled as two halves.
+
+use super::capability::Levels;
+use addr::{DomainId, HostPhys};
+
+/// Bytes of a root or context entry.
+pub const ENTRY_BYTES: u64 = 16;
+
+/// Bit 0 of the low half of either entry: present.
+pub const PRESENT: u64 = 1;
+
+/// Bits 63:12 of the low half of either entry: the table below.
+pub const TABLE_MASK: u64 = !0xfff;
+
+/// The low half of a present root entry that names `context_table`; its high half is 0.
+pub const fn root_entry_low(context_table: HostPhys) -> u64 {
+    context_table.as_u64() & TABLE_MASK | PRESENT
+}
+
+/// A context entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ContextEntry {
+    /// Bits 63:0: P (0), FPD (1), TT (3:2), SLPTPTR (63:12).
+    pub low: u64,
+    /// Bits 127:64: AW (66:64), DID (87:72).
+    pub high: u64,
+}
+
+impl ContextEntry {
+    /// A present entry: requests without PASID are translated by the second-stage table at `root`; translated
+    /// requests and translation requests are blocked (TT = 00b), faults are recorded (FPD = 0).
+    pub const fn new(root: HostPhys, levels: Levels, domain: DomainId) -> Self {
+        Self {
+            low: root.as_u64() & TABLE_MASK | PRESENT,
+            high: levels.address_width_field() as u64 | (domain.0 as u64) << 8,
+        }
+    }
+
+    /// P: whether hardware uses the entry.
+    pub const fn is_present(self) -> bool {
+        self.low & PRESENT != 0
+    }
+
+    /// DID: the domain id under which translations by this entry are cached.
+    pub const fn domain(self) -> DomainId {
+        DomainId((self.high >> 8) as u16)
+    }
+
+    /// SLPTPTR: the root of the second-stage table.
+    pub const fn table(self) -> HostPhys {
+        HostPhys::new(self.low & TABLE_MASK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_context_entry_has_its_fields_where_the_specification_has_them() {
+        let entry = ContextEntry::new(HostPhys::new(0x1234_5000), Levels::Four, DomainId(0xabcd));
+        assert_eq!(entry.low, 0x1234_5001);
+        assert_eq!(entry.high, 0xab_cd02);
+        assert_eq!((entry.domain(), entry.table()), (DomainId(0xabcd), HostPhys::new(0x1234_5000)));
+        assert_eq!(ContextEntry::new(HostPhys::new(0), Levels::Three, DomainId(1)).high & 7, 1);
+        assert_eq!(ContextEntry::new(HostPhys::new(0), Levels::Five, DomainId(1)).high & 7, 3);
+    }
+
+    #[test]
+    fn faults_of_an_assigned_device_are_recorded() {
+        let entry = ContextEntry::new(HostPhys::new(0x1000), Levels::Four, DomainId(1));
+        assert_eq!(entry.low >> 1 & 0x7ff, 0, "FPD and TT are 0");
+    }
+}

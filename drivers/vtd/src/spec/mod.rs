@@ -1,0 +1,9 @@
+//! Layouts of the Intel Virtualization Technology for Directed I/O specification (revision 4.1): which bit is
+//! where, and nothing else. Whatever decides or waits is outside this module.
+
+pub mod capability;
+pub mod context;
+pub mod fault;
+pub mod interrupt;
+pub mod invalidation;
+pub mod registers;

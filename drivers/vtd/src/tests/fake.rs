@@ -1,0 +1,364 @@
+//! A unit in software that does what the driver's tests need: one-shot commands, a queue that executes descriptors, and
+//! a record of everything that the driver did, in order. What is not written back is not there for it when its walks
+//! are not coherent.
+
+use super::std::cell::{Cell, RefCell};
+use super::std::collections::BTreeMap;
+use super::std::rc::Rc;
+use super::std::vec::Vec;
+use crate::spec::registers::*;
+use crate::{Clock, Configuration, DestinationMode, DmaMemory, Registers, Unit};
+use addr::{HostPhys, PAGE_SIZE};
+use paging::TableMemory;
+
+/// CAP of QEMU's unit, and ECAP with C = 1 and EIM.
+pub const CAP: u64 = 0x00d2_008c_222f_0606;
+pub const ECAP: u64 = 0xf0_0f5b;
+pub const FAULT_RECORDS: u16 = 0x220;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    Write32(u16, u32),
+    Write64(u16, u64),
+    Store(u64, u64),
+    Exchange(u64),
+    Executed(u64, u64),
+}
+
+pub struct Inner {
+    pub cap: u64,
+    pub ecap: u64,
+    pub ver: u32,
+    pub gsts: u32,
+    pub fsts: u32,
+    pub fectl: u32,
+    pub pmen: u32,
+    pub iqh: u64,
+    pub iqt: u64,
+    pub iqa: u64,
+    pub others: BTreeMap<u16, u64>,
+    pub records: Vec<(u64, u64)>,
+    /// Bits of the global command that hardware does not act on.
+    pub ignored: u32,
+    pub pmen_stuck: bool,
+    /// The queue executes nothing.
+    pub stalled: bool,
+    /// Descriptors of this type (low 4 bits) are refused with IQE.
+    pub refused_type: Option<u64>,
+    /// FSTS bits to set, once, instead of executing the next wait that writes a status.
+    pub device_error: u32,
+    /// Waits are executed, but their status writes are held back here.
+    pub late: Option<Vec<(u64, u32)>>,
+    pub memory: BTreeMap<u64, u64>,
+    /// What has reached memory.
+    pub written_back: BTreeMap<u64, u64>,
+    pub next_frame: u64,
+    pub frames_left: usize,
+    pub exchanges: bool,
+    pub log: Vec<Event>,
+    pub max_in_flight: u64,
+    pub new_fault_after_clear: usize,
+}
+
+#[derive(Clone)]
+pub struct Fake(pub Rc<RefCell<Inner>>);
+
+pub struct FakeClock(Cell<u64>);
+
+impl Clock for FakeClock {
+    fn now_us(&self) -> u64 {
+        self.0.get()
+    }
+    fn relax(&self) {
+        self.0.set(self.0.get() + 1000);
+    }
+}
+
+pub type TestUnit = Unit<Fake, FakeClock>;
+
+impl Fake {
+    pub fn new() -> Self {
+        Self::with(CAP, ECAP)
+    }
+
+    pub fn with(cap: u64, ecap: u64) -> Self {
+        let records = (cap >> 40 & 0xff) as usize + 1;
+        Self(Rc::new(RefCell::new(Inner {
+            cap,
+            ecap,
+            ver: 0x10,
+            gsts: 0,
+            fsts: 0,
+            fectl: EVENT_CONTROL_MASKED,
+            pmen: 0,
+            iqh: 0,
+            iqt: 0,
+            iqa: 0,
+            others: BTreeMap::new(),
+            records: super::std::vec![(0, 0); records],
+            ignored: 0,
+            pmen_stuck: false,
+            stalled: false,
+            refused_type: None,
+            device_error: 0,
+            late: None,
+            memory: BTreeMap::new(),
+            written_back: BTreeMap::new(),
+            next_frame: 0x10_0000,
+            frames_left: usize::MAX,
+            exchanges: false,
+            log: Vec::new(),
+            max_in_flight: 0,
+            new_fault_after_clear: 0,
+        })))
+    }
+
+    pub fn probe(&self) -> Result<TestUnit, crate::Error> {
+        Unit::probe(self.clone(), FakeClock(Cell::new(0)))
+    }
+
+    /// A unit that has been brought up with 256 interrupt entries.
+    pub fn up(&self) -> (TestUnit, Fake) {
+        let mut unit = self.probe().unwrap();
+        let mut memory = self.clone();
+        unit.bring_up(&mut memory, &CONFIGURATION).unwrap();
+        self.0.borrow_mut().log.clear();
+        (unit, memory)
+    }
+
+    pub fn inner<T>(&self, f: impl FnOnce(&mut Inner) -> T) -> T {
+        f(&mut self.0.borrow_mut())
+    }
+
+    pub fn take_log(&self) -> Vec<Event> {
+        core::mem::take(&mut self.0.borrow_mut().log)
+    }
+
+    /// The descriptors executed since the log was last taken, by their low halves, without waits.
+    pub fn executed(log: &[Event]) -> Vec<u64> {
+        log.iter()
+            .filter_map(|event| match event {
+                Event::Executed(low, _) if low & 0xf != 5 => Some(*low),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The stores to the 16 bytes at `entry`, as (half, value).
+    pub fn stores(log: &[Event], entry: u64) -> Vec<(u64, u64)> {
+        log.iter()
+            .filter_map(|event| match event {
+                Event::Store(address, value) if address & !15 == entry => Some((address - entry, *value)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+pub const CONFIGURATION: Configuration =
+    Configuration { interrupt_entries: Some(256), destination_mode: DestinationMode::X2Apic, fault_interrupt: None };
+
+impl Inner {
+    fn hardware_read(&self, address: u64) -> u64 {
+        let source = if self.ecap & 1 != 0 { &self.memory } else { &self.written_back };
+        // What nobody wrote back is whatever was in memory before.
+        *source.get(&address).unwrap_or(&0xdead_beef_dead_beef)
+    }
+
+    fn command(&mut self, value: u32) {
+        const ONE_SHOT: u32 = 1 << 30 | 1 << 29 | 1 << 24;
+        let lasting = 1 << 31 | 1 << 26 | 1 << 25 | 1 << 23;
+        let acted = !self.ignored;
+        self.gsts |= value & ONE_SHOT & acted;
+        if self.ignored & 1 << 27 != 0 {
+            self.gsts |= value & 1 << 27;
+        }
+        let change = (self.gsts ^ value) & lasting & acted;
+        self.gsts ^= change;
+        if change & 1 << 26 != 0 {
+            self.iqh = 0;
+        }
+    }
+
+    pub fn run_queue(&mut self) {
+        let in_flight = (self.iqt + 4096 - self.iqh % 4096) % 4096 / 16;
+        self.max_in_flight = self.max_in_flight.max(in_flight);
+        assert!(self.iqt < 4096 && self.iqt.is_multiple_of(16), "bad tail {:#x}", self.iqt);
+        while !self.stalled && self.gsts & 1 << 26 != 0 && self.fsts & 0x50 == 0 && self.iqh != self.iqt {
+            let base = self.iqa & !0xfff;
+            let (low, high) = (self.hardware_read(base + self.iqh), self.hardware_read(base + self.iqh + 8));
+            if self.refused_type == Some(low & 0xf) || !(1..=5).contains(&(low & 0xf)) {
+                self.fsts |= 1 << 4;
+                return;
+            }
+            if low & 0xf == 5 && self.device_error != 0 {
+                self.fsts |= core::mem::take(&mut self.device_error);
+                if self.fsts & 1 << 6 != 0 {
+                    self.iqh = (self.iqh + 16) % 4096;
+                    return;
+                }
+            }
+            self.log.push(Event::Executed(low, high));
+            if low & 0xf == 5 {
+                assert_eq!(low & 0x30, 0x20, "a wait writes status and does not interrupt");
+                let data = (low >> 32) as u32;
+                match &mut self.late {
+                    Some(late) => late.push((high, data)),
+                    None => self.status_write(high, data),
+                }
+            }
+            self.iqh = (self.iqh + 16) % 4096;
+        }
+    }
+
+    pub fn status_write(&mut self, address: u64, data: u32) {
+        assert_eq!(address % 8, 0);
+        self.memory.insert(address, data.into());
+        self.written_back.insert(address, data.into());
+    }
+
+    pub fn record(&mut self, index: usize, low: u64, high: u64) {
+        self.records[index] = (low, high | 1 << 63);
+        if self.fsts & 2 == 0 {
+            self.fsts = self.fsts & !0xff00 | (index as u32) << 8 | 2;
+        }
+    }
+}
+
+impl Registers for Fake {
+    fn read32(&self, offset: u16) -> u32 {
+        let inner = self.0.borrow();
+        match offset {
+            0x00 => inner.ver,
+            0x1c => inner.gsts,
+            0x34 => inner.fsts,
+            0x38 => inner.fectl,
+            0x64 => inner.pmen,
+            0x3c | 0x40 | 0x44 => *inner.others.get(&offset).unwrap_or(&0) as u32,
+            _ => panic!("32-bit read of {offset:#x}"),
+        }
+    }
+
+    fn read64(&self, offset: u16) -> u64 {
+        let inner = self.0.borrow();
+        match offset {
+            0x08 => inner.cap,
+            0x10 => inner.ecap,
+            0x80 => inner.iqh,
+            0x88 => inner.iqt,
+            FAULT_RECORDS.. => {
+                let record = inner.records[usize::from(offset - FAULT_RECORDS) / 16];
+                if offset.is_multiple_of(16) { record.0 } else { record.1 }
+            }
+            _ => panic!("64-bit read of {offset:#x}"),
+        }
+    }
+
+    fn write32(&mut self, offset: u16, value: u32) {
+        let mut inner = self.0.borrow_mut();
+        inner.log.push(Event::Write32(offset, value));
+        match offset {
+            0x18 => inner.command(value),
+            0x34 => {
+                inner.fsts &= !(value & 0xfd);
+                inner.run_queue();
+            }
+            0x38 => inner.fectl = inner.fectl & 1 << 30 | value & !(1 << 30),
+            0x3c | 0x40 | 0x44 => drop(inner.others.insert(offset, value.into())),
+            0x64 => {
+                let stuck = inner.pmen & u32::from(inner.pmen_stuck);
+                inner.pmen = value & 1 << 31 | value >> 31 | stuck;
+            }
+            _ => panic!("32-bit write of {offset:#x}"),
+        }
+    }
+
+    fn write64(&mut self, offset: u16, value: u64) {
+        let mut inner = self.0.borrow_mut();
+        inner.log.push(Event::Write64(offset, value));
+        match offset {
+            0x20 | 0xb8 => drop(inner.others.insert(offset, value)),
+            0x88 => {
+                inner.iqt = value;
+                inner.run_queue();
+            }
+            0x90 => inner.iqa = value,
+            FAULT_RECORDS.. => {
+                assert_eq!(offset % 16, 8, "the low half of a record is read-only");
+                let index = usize::from(offset - FAULT_RECORDS) / 16;
+                if value >> 63 != 0 {
+                    inner.records[index].1 &= !(1 << 63);
+                }
+                if inner.new_fault_after_clear > 0 {
+                    inner.new_fault_after_clear -= 1;
+                    inner.records[index].1 |= 1 << 63;
+                }
+                let pending = inner.records.iter().position(|record| record.1 >> 63 != 0);
+                inner.fsts &= !2;
+                if let Some(first) = pending {
+                    inner.fsts = inner.fsts & !0xff00 | (first as u32) << 8 | 2;
+                }
+            }
+            _ => panic!("64-bit write of {offset:#x}"),
+        }
+    }
+}
+
+impl TableMemory for Fake {
+    fn allocate_table(&mut self) -> Option<HostPhys> {
+        self.allocate_contiguous(1, PAGE_SIZE)
+    }
+    fn free_table(&mut self, _: HostPhys) {
+        panic!("the driver's tables are for ever");
+    }
+    fn read_entry(&self, table: HostPhys, index: usize) -> u64 {
+        self.read_u64(HostPhys::new(table.as_u64() + index as u64 * 8))
+    }
+    fn write_entry(&mut self, table: HostPhys, index: usize, value: u64) {
+        self.write_u64(HostPhys::new(table.as_u64() + index as u64 * 8), value);
+    }
+}
+
+impl DmaMemory for Fake {
+    fn allocate_contiguous(&mut self, pages: usize, alignment: u64) -> Option<HostPhys> {
+        let mut inner = self.0.borrow_mut();
+        inner.frames_left = inner.frames_left.checked_sub(pages)?;
+        let base = inner.next_frame.next_multiple_of(alignment);
+        inner.next_frame = base + pages as u64 * PAGE_SIZE;
+        for word in (base..inner.next_frame).step_by(8) {
+            inner.memory.insert(word, 0);
+        }
+        Some(HostPhys::new(base))
+    }
+
+    fn read_u64(&self, address: HostPhys) -> u64 {
+        *self.0.borrow().memory.get(&address.as_u64()).expect("memory that was allocated")
+    }
+
+    fn write_u64(&mut self, address: HostPhys, value: u64) {
+        let mut inner = self.0.borrow_mut();
+        inner.log.push(Event::Store(address.as_u64(), value));
+        *inner.memory.get_mut(&address.as_u64()).expect("memory that was allocated") = value;
+    }
+
+    fn exchange_u128(&mut self, address: HostPhys, old: [u64; 2], new: [u64; 2]) -> bool {
+        let mut inner = self.0.borrow_mut();
+        let low = address.as_u64();
+        if !inner.exchanges || [inner.memory[&low], inner.memory[&(low + 8)]] != old {
+            return false;
+        }
+        inner.log.push(Event::Exchange(low));
+        inner.memory.insert(low, new[0]);
+        inner.memory.insert(low + 8, new[1]);
+        true
+    }
+
+    fn write_back(&mut self, address: HostPhys, bytes: u64) {
+        let mut inner = self.0.borrow_mut();
+        let first = address.align_down(64).as_u64();
+        for word in (first..address.as_u64() + bytes).step_by(8) {
+            let value = inner.memory[&word];
+            inner.written_back.insert(word, value);
+        }
+    }
+}

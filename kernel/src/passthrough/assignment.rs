@@ -1,0 +1,280 @@
+//! Moving devices into guests and out again.
+//!
+//! In: bus mastering off, reset, second stage, context entry, then to the guest. Out: bus mastering off, context entry
+//! cleared (which waits until DMA in flight is done), messages released, reset. At no moment does a device reach what
+//! belongs to nobody or to somebody else.
+
+use crate::cpu::interrupts::{self, Source};
+use crate::cpu::{local_apic, time};
+use crate::machine::config_space::MachineConfigSpace;
+use crate::machine::device_memory::DeviceMemory;
+use crate::machine::firmware::Firmware;
+use crate::machine::io_apics::IoApics;
+use crate::memory::frames;
+use crate::memory::frames::Owner;
+use crate::passthrough::device::AssignedDevice;
+use crate::passthrough::domain::Domain;
+use crate::passthrough::fault_watch::FaultWatch;
+use crate::passthrough::selection::{self, Bridges};
+use crate::passthrough::units::Units;
+use crate::vm::config::DeviceName;
+use crate::vm::memory::GuestMemory;
+use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use dmar::Dmar;
+use pci::{FunctionDescription, FunctionInfo, Functions};
+use vtd::{DestinationMode, Polarity, Route, Trigger};
+
+/// I/O APICs, local APICs and interrupt messages: no device answers here.
+const INTERRUPT_CONTROLLERS: core::ops::Range<u64> = 0xfec0_0000..0xfef0_0000;
+
+/// Devices, units, and who has which.
+pub struct Passthrough {
+    /// The remapping units.
+    pub units: Units,
+    /// The assigned devices.
+    pub devices: Vec<AssignedDevice>,
+    pub(super) watch: FaultWatch,
+    pub(super) faults: u64,
+    pub(super) quarantined: usize,
+    dmar: Option<Dmar<'static>>,
+    functions: Vec<FunctionInfo>,
+    domains: Vec<(u8, Domain)>,
+    next_domain: u16,
+}
+
+impl Passthrough {
+    /// Reads the DMAR table, finds the functions of the machine, and probes the units. Nothing is changed yet.
+    pub fn new(firmware: &Firmware, config: &MachineConfigSpace, fault_limit: u32) -> Self {
+        let functions: Vec<FunctionInfo> =
+            config.segments().into_iter().flat_map(|segment| Functions::new(config, segment, 0)).collect();
+        log::info!("{} PCI functions", functions.len());
+        let dmar = firmware.dmar.as_ref().and_then(|bytes| {
+            // The copy of the table lives as long as the machine.
+            let bytes: &'static [u8] = Vec::leak(bytes.clone());
+            Dmar::parse(bytes).map_err(|error| log::error!("DMAR table: {error}")).ok()
+        });
+        match &dmar {
+            None => log::warn!("no usable DMAR table: no DMA and no interrupt can be remapped on this machine"),
+            Some(dmar) => report_table(dmar),
+        }
+        let units = dmar.as_ref().map(Units::probe).unwrap_or_default();
+        Self {
+            units,
+            devices: Vec::new(),
+            watch: FaultWatch::new(fault_limit),
+            faults: 0,
+            quarantined: 0,
+            dmar,
+            functions,
+            domains: Vec::new(),
+            // Domain id 0 is reserved where a unit has caching mode.
+            next_domain: 1,
+        }
+    }
+
+    /// Whether x2APIC mode may be used: firmware does not forbid it, and every unit can name its ids.
+    pub fn allows_x2apic(&self) -> bool {
+        self.dmar.as_ref().is_none_or(|dmar| !dmar.x2apic_opt_out() && self.units.all_have_extended_interrupt_mode())
+    }
+
+    /// Finds the functions that a guest's configuration names, and checks that they can be handed out. The error says in
+    /// words which cannot, and why.
+    pub fn select(&self, names: &[DeviceName]) -> Result<Vec<PciAddress>, String> {
+        let taken: Vec<PciAddress> = self.devices.iter().map(AssignedDevice::address).collect();
+        let chosen = selection::resolve(names, &self.functions, &taken)?;
+        for device in &chosen {
+            let refuse = |why: String| format!("device {device} cannot be assigned: {why}");
+            let dmar = self.dmar.as_ref().ok_or_else(|| {
+                refuse("the machine has no usable DMAR table, so nothing could limit its DMA".to_string())
+            })?;
+            selection::check(*device, &chosen, &self.functions, dmar).map_err(refuse)?;
+            self.units.serving(dmar, *device, &Bridges(&self.functions)).map_err(refuse)?;
+        }
+        Ok(chosen)
+    }
+
+    /// Moves `address` into guest `guest` with `memory`.
+    pub fn assign(
+        &mut self,
+        config: &mut MachineConfigSpace,
+        address: PciAddress,
+        guest: u8,
+        memory: &GuestMemory,
+    ) -> Result<(), String> {
+        let refuse = |why: String| format!("device {address} cannot be assigned: {why}");
+        let bridges = Bridges(&self.functions);
+        let dmar = self.dmar.as_ref().ok_or_else(|| refuse("no usable DMAR table".to_string()))?;
+        let base = self.units.serving(dmar, address, &bridges).map_err(refuse)?;
+        let requester_ids = pci::requester_ids(&self.functions, address)
+            .ok_or_else(|| refuse("the bridges above it make no sense".to_string()))?;
+        if !pci::disable_bus_mastering(config, address) {
+            return Err(refuse("its bus mastering stays on".to_string()));
+        }
+        let function =
+            FunctionDescription::read(config, address).ok_or_else(|| refuse("it does not answer".to_string()))?;
+        if let Some(register) = function.bars.invalid() {
+            return Err(refuse(format!("its base address register {register} makes no sense")));
+        }
+        self.check_ranges(&function).map_err(refuse)?;
+        match pci::reset_function(config, &function, || time::ticks_to_us(time::ticks())) {
+            Ok(method) => log::info!("device {address}: reset ({method:?})"),
+            // The best that it has is that nothing of it runs: bus mastering is off, and the guest's driver resets it.
+            Err(pci::ResetError::NoMethod) => log::warn!("device {address}: it has no reset of its own"),
+            Err(error) => return Err(refuse(format!("{error}"))),
+        }
+        pci::enable(config, address);
+        let unit = self.units.at(base).ok_or_else(|| refuse("its unit is gone".to_string()))?;
+        let known = self.domains.iter().find(|(owner, domain)| *owner == guest && domain.unit == base);
+        let (id, root, levels) = match known {
+            Some((_, domain)) => (domain.id, domain.root(), domain.levels),
+            None => {
+                let id = DomainId(self.next_domain);
+                let domain = Domain::new(unit, id, memory).map_err(refuse)?;
+                let new = (domain.id, domain.root(), domain.levels);
+                self.next_domain += 1;
+                self.domains.push((guest, domain));
+                new
+            }
+        };
+        for source in requester_ids.as_slice() {
+            unit.unit.assign(&mut unit.tables, *source, id, root, levels).map_err(|error| refuse(format!("{error}")))?;
+        }
+        let device = AssignedDevice::new(function, guest, requester_ids, base, id).map_err(refuse)?;
+        log::info!("device {address}: to guest {guest}, domain {id} of the unit at {base}, {} levels", levels.count());
+        self.devices.push(device);
+        Ok(())
+    }
+
+    /// A function's ranges must be its own: whole pages that are nobody's memory.
+    fn check_ranges(&self, function: &FunctionDescription) -> Result<(), String> {
+        for (register, bar) in function.bars.iter() {
+            if let pci::Bar::Memory { address, size, .. } = bar {
+                let (start, end) = (address.as_u64(), address.as_u64().saturating_add(size));
+                if self.units.overlap(start, end) || INTERRUPT_CONTROLLERS.start < end && start < INTERRUPT_CONTROLLERS.end {
+                    return Err(format!("its base address register {register} covers the machine's own registers"));
+                }
+                let mut frames = frames();
+                let free_of_memory = (start..end)
+                    .step_by(PAGE_SIZE as usize)
+                    .all(|page| frames.table().owner(HostPhys::new(page)) == Owner::Reserved);
+                if start == 0 || !free_of_memory {
+                    return Err(format!("its base address register {register} has no place of its own ({address})"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the units up to interrupt remapping, and firmware's devices to their reserved memory.
+    pub fn start_remapping(&mut self, mode: DestinationMode) {
+        self.units.start_remapping(mode, |_| {});
+    }
+
+    /// The description of an assigned device.
+    pub fn description(&self, address: PciAddress) -> Option<&FunctionDescription> {
+        self.devices.iter().find(|device| device.address() == address).map(|device| &device.function)
+    }
+
+    /// Sends MSI-X `entry` of an assigned device to its guest's processor `vcpu` as `guest_vector`, and unmasks it.
+    pub fn route(&mut self, address: PciAddress, entry: u16, vcpu: u8, guest_vector: Vector) -> Result<(), String> {
+        let device = self.devices.iter_mut().find(|device| device.address() == address);
+        let device = device.ok_or("it is not assigned")?;
+        if device.quarantined {
+            return Err("it is quarantined".to_string());
+        }
+        let unit = self.units.at(device.unit).ok_or("its unit is out of use")?;
+        device.route(unit, entry, vcpu, guest_vector)
+    }
+
+    /// Masks MSI-X `entry` of an assigned device.
+    pub fn mask(&mut self, address: PciAddress, entry: u16) {
+        if let Some(device) = self.devices.iter_mut().find(|device| device.address() == address) {
+            device.mask(entry);
+        }
+    }
+
+    /// The registers of an assigned device that share pages with its MSI-X table and contain `address`, with the offset
+    /// of `address` in them.
+    pub fn trapped_registers(&mut self, address: HostPhys) -> Option<(&mut DeviceMemory, u64)> {
+        self.devices.iter_mut().find_map(|device| device.trapped_registers(address))
+    }
+
+    /// Takes all devices from a guest that has ended.
+    pub fn release(&mut self, config: &mut MachineConfigSpace, guest: u8) {
+        let (released, kept) = core::mem::take(&mut self.devices).into_iter().partition(|device| device.guest == guest);
+        self.devices = kept;
+        let released: Vec<AssignedDevice> = released;
+        for mut device in released {
+            let address = device.address();
+            pci::disable_bus_mastering(config, address);
+            let Some(unit) = self.units.at(device.unit) else { continue };
+            for source in device.requester_ids.as_slice() {
+                if let Err(error) = unit.unit.clear(&mut unit.tables, *source) {
+                    log::error!("device {address}: {error}");
+                }
+            }
+            device.release_messages(unit);
+            if let Err(error) = pci::reset_function(config, &device.function, || time::ticks_to_us(time::ticks())) {
+                log::warn!("device {address}: not reset: {error}");
+            }
+            log::info!("device {address}: taken from guest {guest}");
+        }
+    }
+
+    /// Checks, frame by frame, that the devices of `guest` reach its own memory and nothing else.
+    pub fn verify(&mut self, guest: u8) -> Result<(), String> {
+        for (owner, domain) in self.domains.iter().filter(|(owner, _)| *owner == guest) {
+            let Some(unit) = self.units.at(domain.unit) else { continue };
+            let mut stranger = None;
+            domain.for_each_reachable(unit, |start, bytes| {
+                let mut frames = frames();
+                let pages = (start.as_u64()..start.as_u64() + bytes).step_by(PAGE_SIZE as usize);
+                let mut foreign = pages
+                    .map(HostPhys::new)
+                    .filter(|page| frames.table().owner(*page) != Owner::Guest(*owner));
+                stranger = stranger.or(foreign.next());
+            });
+            if let Some(page) = stranger {
+                return Err(format!("the devices of guest {guest} reach {page}, which is not its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the console's interrupt through the I/O APIC that has its pin, remapped like every other. Says in words
+    /// why not, if not.
+    pub fn open_console(&mut self, firmware: &Firmware, io_apics: &mut IoApics, irq: u8) -> Result<(), String> {
+        let line = firmware.isa_line(irq);
+        let id = io_apics.id_of(&line).ok_or("no I/O APIC has its pin")?;
+        let dmar = self.dmar.as_ref().ok_or("no usable DMAR table")?;
+        let (drhd, source) = dmar.io_apic(id, &Bridges(&self.functions)).map_err(|error| format!("{error}"))?;
+        let unit = self.units.at(drhd.register_base).ok_or("its remapping unit is out of use")?;
+        if unit.unassignable.is_some() {
+            return Err("its remapping unit cannot remap interrupts".to_string());
+        }
+        let vector = interrupts::allocate(Source::Console).ok_or("no interrupt vector is left")?;
+        let trigger = if line.level { Trigger::Level } else { Trigger::Edge };
+        let polarity = if line.active_low { Polarity::ActiveLow } else { Polarity::ActiveHigh };
+        let entry = unit.unit.allocate_interrupts(&mut unit.tables, 1).and_then(|block| {
+            let handle = block.get(0).ok_or(vtd::Error::Poisoned)?;
+            let route = Route { vector, destination: local_apic::id(), trigger, source };
+            unit.unit.route_interrupt(&mut unit.tables, handle, &route)?;
+            Ok(vtd::io_apic_entry(handle, vector, trigger, polarity))
+        });
+        let entry = entry.map_err(|error| format!("{error}"))?;
+        if io_apics.write(&line, entry) { Ok(()) } else { Err("its pin is not there".to_string()) }
+    }
+}
+
+/// Tells what is odd in the firmware's table.
+fn report_table(dmar: &Dmar<'_>) {
+    for finding in dmar.findings() {
+        log::warn!("DMAR table: {finding}");
+    }
+    for error in dmar.structures().filter_map(Result::err) {
+        log::error!("DMAR table: {error}");
+    }
+}

@@ -1,0 +1,133 @@
+//! From the machine to its guest, and the guest's life: the second half of the story that `start` begins.
+
+use crate::console::report::Report;
+use crate::console::serial;
+use crate::cpu::interrupts::{self, Source};
+use crate::cpu::time;
+use crate::machine::config_space::MachineConfigSpace;
+use crate::machine::io_apics::IoApics;
+use crate::machine::power;
+use crate::memory::frames::Owner;
+use crate::memory::{frames, image, physical};
+use crate::passthrough::assignment::Passthrough;
+use crate::passthrough::fault_watch;
+use crate::start::{Found, give_up, start_local_apic};
+use crate::vcpu::svm::{Svm, SvmVirtualCpu};
+use crate::vm::archive::Archive;
+use crate::vm::config::{self, Config};
+use crate::vm::guest::{self, EngineFrames, Guest};
+use crate::vm::life::Life;
+use crate::vm::pci::AssignedFunction;
+use addr::{Bdf, PciAddress};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use apic::ApicMode;
+use vtd::DestinationMode;
+
+/// The PC's interrupt line of COM1.
+const COM1_IRQ: u8 = 4;
+/// The first slot of a guest's bus that is given to a function.
+const FIRST_GUEST_SLOT: u8 = 3;
+
+/// Runs the machine: brings up its remapping hardware, builds its guest, and lives with it until it ends.
+pub fn run(found: Found) -> ! {
+    match prepare(found) {
+        Ok(life) => finish(life),
+        Err(reason) => give_up(&reason),
+    }
+}
+
+/// Everything up to the guest's first instruction.
+fn prepare(found: Found) -> Result<Life<SvmVirtualCpu>, String> {
+    let Found { firmware, ramdisk } = found;
+    let bytes = ramdisk.map_or(&[][..], |(start, bytes)| physical::bytes(start, bytes as usize));
+    let archive = Archive::open(bytes).map_err(|error| error.to_string())?;
+    let text = archive.configuration().map_err(|error| error.to_string())?;
+    let config = config::parse(text).map_err(|error| format!("{}: {error}", crate::vm::archive::CONFIGURATION))?;
+    power::set_debug_exit_port(config.hypervisor.debug_exit_port);
+    let [guest_config] = config.guests.as_slice() else {
+        return Err(format!("this version runs one guest; the configuration has {}", config.guests.len()));
+    };
+
+    let mut config_space = MachineConfigSpace::new(&firmware.ecam);
+    let fault_limit = config.hypervisor.fault_limit.unwrap_or(fault_watch::DEFAULT_LIMIT);
+    let mut passthrough = Passthrough::new(&firmware, &config_space, fault_limit);
+    let mode = start_remapping(&mut passthrough)?;
+    let mut io_apics = IoApics::start(&firmware.io_apics);
+    match passthrough.open_console(&firmware, &mut io_apics, COM1_IRQ) {
+        Ok(()) => serial::enable_receive_interrupt(),
+        Err(why) => log::warn!("nothing typed will be seen: {why}"),
+    }
+    log::info!("{} remapping units work; local APIC in {mode:?} mode", passthrough.units.working());
+
+    let kernel = archive.member(&guest_config.kernel).map_err(|error| error.to_string())?;
+    let guest = build_guest(0, guest_config, kernel, &mut config_space, &mut passthrough)?;
+    guest.verify()?;
+    passthrough.verify(guest.number)?;
+    release_archive(ramdisk);
+    Ok(Life::new(guest, config_space, passthrough, config_of_report(&config, mode)))
+}
+
+/// Brings up the remapping units and the local APIC, in the order that keeps interrupts sound: x2APIC mode only after
+/// every unit remaps in its format, and fault reports only after the local APIC is in its final mode.
+fn start_remapping(passthrough: &mut Passthrough) -> Result<ApicMode, String> {
+    let x2apic = crate::cpu::local_apic::has_x2apic() && passthrough.allows_x2apic();
+    let destinations = if x2apic { DestinationMode::X2Apic } else { DestinationMode::XApic };
+    passthrough.start_remapping(destinations);
+    let mode = start_local_apic(x2apic)?;
+    let vector = interrupts::allocate(Source::RemappingFault);
+    passthrough.units.start_translation(vector);
+    Ok(mode)
+}
+
+/// Builds a guest with its devices.
+fn build_guest(
+    number: u8,
+    config: &config::Guest,
+    kernel: &[u8],
+    config_space: &mut MachineConfigSpace,
+    passthrough: &mut Passthrough,
+) -> Result<Guest<SvmVirtualCpu>, String> {
+    let devices: Vec<PciAddress> = passthrough.select(&config.devices)?;
+    let prepared = guest::prepare(number, config, kernel)?;
+    let mut functions = Vec::new();
+    for (device, slot) in devices.into_iter().zip(FIRST_GUEST_SLOT..) {
+        passthrough.assign(config_space, device, number, &prepared.memory)?;
+        let place = Bdf::new(0, slot, 0).ok_or("a guest's bus has no slot left")?;
+        let description = passthrough.description(device).ok_or("an assigned device is not known")?;
+        let function = AssignedFunction::new(config_space, description, place)
+            .map_err(|error| format!("device {device} cannot be shown to a guest: {error}"))?;
+        function.prepare(config_space);
+        functions.push(function);
+    }
+    Guest::new(number, config, prepared, functions, |root| {
+        let mut svm = Svm::enable(&mut EngineFrames).map_err(|error| error.to_string())?;
+        svm.new_virtual_cpu(&mut EngineFrames, root).map_err(|error| error.to_string())
+    })
+}
+
+/// The archive is not needed any more: its memory is free for guests.
+fn release_archive(ramdisk: Option<(addr::HostPhys, u64)>) {
+    if let Some((start, bytes)) = ramdisk {
+        let end = addr::HostPhys::new(start.as_u64().saturating_add(bytes));
+        frames().table().claim(start, end, Owner::Free);
+    }
+}
+
+/// What the report says of the machine before the guest runs.
+fn config_of_report(_config: &Config, mode: ApicMode) -> Report {
+    let mut report = Report::default();
+    report.set("engine", "svm");
+    report.set("mode", "legacy");
+    report.set("apic", if mode == ApicMode::X2Apic { "x2apic" } else { "xapic" });
+    report.set("image_kib", image::file_bytes().div_ceil(1024));
+    report
+}
+
+/// Lives with the guest until it ends, and tells how it was.
+fn finish(mut life: Life<SvmVirtualCpu>) -> ! {
+    life.note_start(time::since_entry_us());
+    let passed = life.run();
+    power::finish(passed)
+}

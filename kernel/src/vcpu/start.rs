@@ -1,0 +1,107 @@
+//! How a virtual CPU begins.
+
+use crate::vcpu::{DescriptorTable, Registers, Segment, SegmentAttributes};
+
+/// The ways in which a virtual CPU can begin to execute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At a kernel's PVH entry point: 32-bit protected mode with flat segments, paging off, EBX = `start_info`.
+    Pvh {
+        /// Guest-physical address of the entry point (ELF note XEN_ELFNOTE_PHYS32_ENTRY).
+        entry: u32,
+        /// Guest-physical address of the `hvm_start_info`.
+        start_info: u32,
+    },
+    /// In real mode after a start-up inter-processor interrupt: at the 4 KiB page with the number `vector`.
+    StartupInterrupt {
+        /// The vector of the start-up interrupt: CS base = `vector` * 4096.
+        vector: u8,
+    },
+}
+
+/// The architectural state at the beginning, for an engine to put into its own form. What is not here is as after
+/// reset (CR2, CR3 and the machine registers zero, DR6 = FFFF_0FF0h, DR7 = 400h, PAT = 0007_0406_0007_0406h).
+#[derive(Clone, Copy, Debug)]
+pub struct InitialState {
+    /// CR0.
+    pub cr0: u64,
+    /// RFLAGS: interrupts disabled.
+    pub rflags: u64,
+    /// RIP.
+    pub rip: u64,
+    /// The general-purpose registers.
+    pub registers: Registers,
+    /// CS.
+    pub code: Segment,
+    /// SS, DS, ES, FS and GS.
+    pub data: Segment,
+    /// TR: a busy task state segment, as VM entry wants one even where there is none.
+    pub task: Segment,
+    /// LDTR.
+    pub local_table: Segment,
+    /// GDTR and IDTR.
+    pub descriptor_tables: DescriptorTable,
+}
+
+/// CR0.PE.
+const PROTECTION_ENABLE: u64 = 1;
+/// CR0.ET: always one.
+const EXTENSION_TYPE: u64 = 1 << 4;
+/// CR0.NW and CR0.CD, as set by reset and INIT.
+const NOT_WRITE_THROUGH: u64 = 1 << 29;
+const CACHE_DISABLE: u64 = 1 << 30;
+/// RFLAGS bit 1: always one.
+const RFLAGS_ONE: u64 = 1 << 1;
+
+impl Start {
+    /// The state that this start means. Selectors of a PVH start are 0: its segments are in no table, and the guest
+    /// must load a table of its own before it loads a segment register.
+    pub fn initial_state(self) -> InitialState {
+        match self {
+            Start::Pvh { entry, start_info } => InitialState {
+                cr0: PROTECTION_ENABLE | EXTENSION_TYPE,
+                rflags: RFLAGS_ONE,
+                rip: entry.into(),
+                registers: Registers { rbx: start_info.into(), ..Default::default() },
+                code: Segment::flat(0, SegmentAttributes::CODE_32),
+                data: Segment::flat(0, SegmentAttributes::DATA_32),
+                // "TR: base of '0' and limit of '0x67'", says the PVH start ABI.
+                task: Segment { limit: 0x67, ..Segment::flat(0, SegmentAttributes::BUSY_TASK_32) },
+                local_table: Segment { limit: 0, ..Segment::flat(0, SegmentAttributes::LOCAL_DESCRIPTOR_TABLE) },
+                descriptor_tables: DescriptorTable { base: 0, limit: 0 },
+            },
+            Start::StartupInterrupt { vector } => InitialState {
+                cr0: CACHE_DISABLE | NOT_WRITE_THROUGH | EXTENSION_TYPE,
+                rflags: RFLAGS_ONE,
+                rip: 0,
+                registers: Registers::default(),
+                code: Segment::real(u16::from(vector) << 8, SegmentAttributes::CODE_16),
+                data: Segment::real(0, SegmentAttributes::DATA_16),
+                task: Segment { limit: 0xffff, ..Segment::flat(0, SegmentAttributes::BUSY_TASK_32) },
+                local_table: Segment { limit: 0xffff, ..Segment::flat(0, SegmentAttributes::LOCAL_DESCRIPTOR_TABLE) },
+                descriptor_tables: DescriptorTable { base: 0, limit: 0xffff },
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pvh_start_is_flat_protected_mode_with_the_start_info_in_ebx() {
+        let state = Start::Pvh { entry: 0x20_0000, start_info: 0x9000 }.initial_state();
+        assert_eq!((state.cr0, state.rip, state.registers.rbx, state.rflags), (0x11, 0x20_0000, 0x9000, 2));
+        assert_eq!((state.code.base, state.code.limit, state.data.limit), (0, u32::MAX, u32::MAX));
+        assert!(state.code.attributes.default_big() && !state.code.attributes.long());
+        assert_eq!(state.task.limit, 0x67);
+    }
+
+    #[test]
+    fn a_startup_interrupt_begins_at_its_page_in_real_mode() {
+        let state = Start::StartupInterrupt { vector: 0x9a }.initial_state();
+        assert_eq!((state.code.selector, state.code.base, state.rip), (0x9a00, 0x9a000, 0));
+        assert_eq!(state.cr0 & PROTECTION_ENABLE, 0);
+    }
+}

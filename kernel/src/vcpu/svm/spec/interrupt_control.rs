@@ -1,0 +1,12 @@
+//! VMCB offset 60h: virtual interrupts (APM vol. 2, 15.21).
+
+/// V_TPR: the guest's CR8.
+pub const TASK_PRIORITY: u64 = 0xf;
+/// V_IRQ: a virtual interrupt is pending.
+pub const IRQ: u64 = 1 << 8;
+/// V_INTR_PRIO, the highest.
+pub const HIGHEST_PRIORITY: u64 = 0xf << 16;
+/// V_IGN_TPR: the virtual interrupt is taken whatever CR8 is.
+pub const IGNORE_TASK_PRIORITY: u64 = 1 << 20;
+/// V_INTR_MASKING: the guest's RFLAGS.IF and CR8 rule virtual interrupts only; physical ones obey the host's.
+pub const MASKING: u64 = 1 << 24;

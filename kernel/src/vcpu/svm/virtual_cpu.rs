@@ -1,0 +1,176 @@
+//! A virtual CPU in a control block.
+
+mod shadow;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use crate::vcpu::event::DEBUG;
+use crate::vcpu::svm::consistency::is_page_attribute_table;
+use crate::vcpu::svm::decode::{decode, is_entry_failure, next_rip};
+use crate::vcpu::svm::machine::{Machine, WorldSwitch};
+use crate::vcpu::svm::permission_map::{IoPermissionMap, MsrPermissionMap};
+use crate::vcpu::svm::region::Region;
+use crate::vcpu::svm::spec::vmcb::{INTERRUPT_SHADOW, TLB_FLUSH_ADDRESS_SPACE, TLB_FLUSH_ALL, TLB_FLUSH_NOTHING, Vmcb};
+use crate::vcpu::svm::spec::{exit_code, interrupt_control};
+use crate::vcpu::svm::{Capabilities, SvmError, initial, injection};
+use crate::vcpu::{Combined, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine};
+use addr::HostPhys;
+
+/// RFLAGS.
+const RFLAGS_TRAP: u64 = 1 << 8;
+const RFLAGS_INTERRUPT: u64 = 1 << 9;
+const RFLAGS_RESUME: u64 = 1 << 16;
+/// DR6.BS: the debug exception is a single step's.
+const DR6_SINGLE_STEP: u64 = 1 << 14;
+/// DR6.B0 to B3: which breakpoints were met.
+const DR6_BREAKPOINTS: u64 = 0xf;
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct SvmVirtualCpu<W = Machine> {
+    world: W,
+    vmcb: Region<Vmcb>,
+    io_map: Region<IoPermissionMap>,
+    capabilities: Capabilities,
+    /// RAX and RSP are copied from and to the control block around each entry.
+    registers: Registers,
+    /// What the next entry delivers.
+    pending: Option<Event>,
+    /// The caller wants to know when the guest can take an interrupt.
+    window_wanted: bool,
+    /// The next entry flushes this guest's translations.
+    flush: bool,
+    /// The processor has shut down, and its state is undefined.
+    shut_down: bool,
+}
+
+/// What an entry began with.
+struct Entry {
+    rip: u64,
+    shadow: bool,
+}
+
+impl<W: WorldSwitch> SvmVirtualCpu<W> {
+    pub(super) fn new(
+        world: W,
+        frames: &mut dyn FrameSource,
+        capabilities: Capabilities,
+        address_space: u32,
+        nested_root: HostPhys,
+    ) -> Result<Self, SvmError> {
+        let mut vmcb: Region<Vmcb> = Region::allocate(frames, "virtual machine control block")?;
+        let mut io_map: Region<IoPermissionMap> = Region::allocate(frames, "I/O permission map")?;
+        let mut msr_map: Region<MsrPermissionMap> = Region::allocate(frames, "MSR permission map")?;
+        io_map.intercept_all();
+        msr_map.intercept_all_but_switched();
+        let (io_base, msr_base) = (io_map.physical(), msr_map.physical());
+        initial::set_control(&mut vmcb.control, address_space, io_base, msr_base, nested_root);
+        let mut cpu = Self {
+            world,
+            vmcb,
+            io_map,
+            capabilities,
+            registers: Registers::default(),
+            pending: None,
+            window_wanted: false,
+            // The address space id may have been another guest's before the machine was started again.
+            flush: true,
+            shut_down: false,
+        };
+        cpu.start(Start::StartupInterrupt { vector: 0 });
+        Ok(cpu)
+    }
+
+    /// One entry and exit. `window`: exit when the guest can take an interrupt.
+    fn enter(&mut self, window: bool) -> Entry {
+        let injected = self.pending.take();
+        let flush_control = match (self.flush, self.capabilities.flush_by_asid) {
+            (false, _) => TLB_FLUSH_NOTHING,
+            (true, false) => TLB_FLUSH_ALL,
+            (true, true) => TLB_FLUSH_ADDRESS_SPACE,
+        };
+        let Vmcb { control, save, .. } = &mut *self.vmcb;
+        control.event_injection = injected.map_or(0, injection::encode);
+        if injected.is_some() {
+            // The handler begins without the shadow that its event ended.
+            control.interrupt_state &= !INTERRUPT_SHADOW;
+        }
+        control.tlb_control = flush_control;
+        control.clean_bits = 0;
+        let window_bits =
+            interrupt_control::IRQ | interrupt_control::IGNORE_TASK_PRIORITY | interrupt_control::HIGHEST_PRIORITY;
+        control.interrupt_control &= !window_bits;
+        if window {
+            // A virtual interrupt that is never delivered: the intercept comes first.
+            control.interrupt_control |= window_bits;
+        }
+        (save.rax, save.rsp) = (self.registers.rax, self.registers.rsp);
+        let entry = Entry { rip: save.rip, shadow: control.interrupt_state & INTERRUPT_SHADOW != 0 };
+
+        self.world.enter(&mut self.vmcb, &mut self.registers);
+
+        let Vmcb { control, save, .. } = &mut *self.vmcb;
+        (self.registers.rax, self.registers.rsp) = (save.rax, save.rsp);
+        control.interrupt_control &= !window_bits;
+        if is_entry_failure(control) {
+            // Nothing was delivered. The field is for the check that puts the failure in words: the processor has
+            // cleared it.
+            control.event_injection = injected.map_or(0, injection::encode);
+            self.pending = injected;
+        } else {
+            self.flush = false;
+            self.pending = injection::interrupted(control.exit_interrupt_info, injected);
+        }
+        shadow::restore(&mut self.vmcb, &entry);
+        entry
+    }
+
+    fn decode(&mut self) -> Exit {
+        let exit = decode(&self.vmcb, &self.registers, self.capabilities.physical_address_bits);
+        match exit {
+            Exit::InterruptWindow => self.window_wanted = false,
+            Exit::Shutdown => self.shut_down = true,
+            _ => {}
+        }
+        exit
+    }
+
+    fn run_guest(&mut self) -> Exit {
+        loop {
+            if self.shut_down {
+                return Exit::Shutdown;
+            }
+            let entry = self.enter(self.window_wanted);
+            if !shadow::was_ignored(&self.vmcb, &entry) {
+                return self.decode();
+            }
+            if let Some(exit) = self.step_out_of_shadow() {
+                return exit;
+            }
+        }
+    }
+
+    fn advance(&mut self, rip: u64) {
+        let rip = if self.mode() == Mode::Long { rip } else { rip & 0xffff_ffff };
+        let Vmcb { control, save, .. } = &mut *self.vmcb;
+        save.rip = rip;
+        save.rflags &= !RFLAGS_RESUME;
+        control.interrupt_state &= !INTERRUPT_SHADOW;
+        if save.rflags & RFLAGS_TRAP != 0 {
+            save.dr6 |= DR6_SINGLE_STEP;
+            self.raise(DEBUG, None);
+        }
+    }
+
+    fn raise(&mut self, vector: u8, error_code: Option<u32>) {
+        match combine(self.pending, vector, error_code) {
+            Combined::Deliver(event) => self.pending = Some(event),
+            Combined::Shutdown => self.shut_down = true,
+        }
+    }
+
+    fn in_shadow(&self) -> bool {
+        self.vmcb.control.interrupt_state & INTERRUPT_SHADOW != 0
+    }
+}

@@ -1,0 +1,154 @@
+//! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
+//! give (virtualization, extended state, debug store, machine check banks, MTRRs) is not shown.
+
+use addr::ApicId;
+
+/// The four registers of one CPUID leaf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Leaf {
+    /// EAX.
+    pub eax: u32,
+    /// EBX.
+    pub ebx: u32,
+    /// ECX.
+    pub ecx: u32,
+    /// EDX.
+    pub edx: u32,
+}
+
+/// What the policy needs to know beside the processor's own answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// The virtual processor's APIC id.
+    pub apic_id: ApicId,
+    /// The frequency of the time-stamp counter, and of the virtual APIC's timer input, in kHz.
+    pub tsc_khz: u32,
+}
+
+/// The highest basic leaf that is shown: the extended topology.
+const HIGHEST_BASIC: u32 = 0xb;
+/// The highest hypervisor leaf: the one with the frequencies.
+const HIGHEST_HYPERVISOR: u32 = 0x4000_0010;
+const HIGHEST_EXTENDED: u32 = 0x8000_0008;
+/// The hypervisor's name, in EBX, ECX and EDX of leaf 0x4000_0000.
+const NAME: [u8; 12] = *b"PosternVT-d\0";
+
+/// Leaf 1, ECX: SSE3, PCLMULQDQ, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, AES, RDRAND.
+const FEATURES_ECX: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 22 | 1 << 23 | 1 << 25 | 1 << 30;
+/// x2APIC: the virtual APIC has it whatever the processor has.
+const FEATURE_X2APIC: u32 = 1 << 21;
+const FEATURE_HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
+/// SSE2, self-snoop.
+const FEATURES_EDX: u32 = 0x7f | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 19
+    | 1 << 23
+    | 1 << 24
+    | 1 << 25
+    | 1 << 26
+    | 1 << 27;
+/// Leaf 7, EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, SHA.
+const STRUCTURED_EBX: u32 = 1 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 29;
+/// Leaf 0x8000_0001, ECX: LAHF in 64-bit mode, LZCNT, SSE4A, misaligned SSE, PREFETCHW.
+const EXTENDED_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
+/// Leaf 0x8000_0001, EDX: SYSCALL, no-execute, 1 GiB pages, long mode, and what leaf 1 has in the same bits.
+const EXTENDED_EDX: u32 = 1 << 11 | 1 << 20 | 1 << 26 | 1 << 29 | FEATURES_EDX & 0x0183_f3ff;
+/// Leaf 0x8000_0007, EDX: the time-stamp counter's rate never changes.
+const INVARIANT_TSC: u32 = 1 << 8;
+
+/// The guest's answer for `leaf` and `subleaf`; `processor` is the processor's own.
+pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32, u32) -> Leaf) -> Leaf {
+    match leaf {
+        0 => {
+            let own = processor(0, 0);
+            Leaf { eax: own.eax.min(HIGHEST_BASIC), ..own }
+        }
+        1 => features(context, processor(1, 0)),
+        7 if subleaf == 0 => Leaf { ebx: processor(7, 0).ebx & STRUCTURED_EBX, ..Leaf::default() },
+        0xb => Leaf {
+            // One thread, one core: each level has one logical processor, and the levels end at once.
+            ebx: u32::from(subleaf < 2),
+            ecx: subleaf & 0xff | if subleaf < 2 { (subleaf + 1) << 8 } else { 0 },
+            edx: context.apic_id.0,
+            ..Leaf::default()
+        },
+        0x4000_0000 => {
+            let [ebx, ecx, edx] = core::array::from_fn(|word| {
+                u32::from_le_bytes([NAME[word * 4], NAME[word * 4 + 1], NAME[word * 4 + 2], NAME[word * 4 + 3]])
+            });
+            Leaf { eax: HIGHEST_HYPERVISOR, ebx, ecx, edx }
+        }
+        HIGHEST_HYPERVISOR => Leaf { eax: context.tsc_khz, ebx: context.tsc_khz, ..Leaf::default() },
+        0x8000_0000 => {
+            let own = processor(leaf, 0);
+            Leaf { eax: own.eax.min(HIGHEST_EXTENDED), ..own }
+        }
+        0x8000_0001 => {
+            let own = processor(leaf, 0);
+            Leaf { eax: own.eax, ebx: 0, ecx: own.ecx & EXTENDED_ECX, edx: own.edx & EXTENDED_EDX }
+        }
+        // The processor's name.
+        0x8000_0002..=0x8000_0004 => processor(leaf, 0),
+        0x8000_0007 => Leaf { edx: processor(leaf, 0).edx & INVARIANT_TSC, ..Leaf::default() },
+        0x8000_0008 => Leaf { eax: processor(leaf, 0).eax & 0xffff, ..Leaf::default() },
+        _ => Leaf::default(),
+    }
+}
+
+fn features(context: &Context, own: Leaf) -> Leaf {
+    const CLFLUSH_LINE: u32 = 0xff00;
+    Leaf {
+        eax: own.eax,
+        ebx: (context.apic_id.0 & 0xff) << 24 | 1 << 16 | own.ebx & CLFLUSH_LINE,
+        ecx: own.ecx & FEATURES_ECX | FEATURE_X2APIC | FEATURE_HYPERVISOR,
+        edx: own.edx & FEATURES_EDX,
+    }
+}
+
+/// Asks the processor itself.
+pub fn of_processor(leaf: u32, subleaf: u32) -> Leaf {
+    let answer = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    Leaf { eax: answer.eax, ebx: answer.ebx, ecx: answer.ecx, edx: answer.edx }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Leaf = Leaf { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX };
+    const CONTEXT: Context = Context { apic_id: ApicId(3), tsc_khz: 2_500_000 };
+
+    fn ask(leaf: u32, subleaf: u32) -> Leaf {
+        answer(leaf, subleaf, &CONTEXT, |_, _| ALL)
+    }
+
+    #[test]
+    fn what_the_platform_does_not_give_is_hidden() {
+        let features = ask(1, 0);
+        for (name, bit) in [("MONITOR", 3), ("VMX", 5), ("FMA", 12), ("PCID", 17), ("TSC deadline", 24), ("XSAVE", 26), ("OSXSAVE", 27), ("AVX", 28)] {
+            assert_eq!(features.ecx >> bit & 1, 0, "{name}");
+        }
+        for (name, bit) in [("MCE", 7), ("MTRR", 12), ("MCA", 14), ("DTES", 21), ("HTT", 28)] {
+            assert_eq!(features.edx >> bit & 1, 0, "{name}");
+        }
+        let extended = ask(0x8000_0001, 0);
+        assert_eq!(extended.ecx >> 2 & 1, 0, "SVM");
+        assert_eq!(extended.edx >> 27 & 1, 0, "RDTSCP");
+        for leaf in [2, 4, 5, 6, 0xa, 0xd, 0x14, 0x4000_0001, 0x8000_000a, 0x8000_001f, u32::MAX] {
+            assert_eq!(ask(leaf, 0), Leaf::default(), "{leaf:#x}");
+        }
+        assert_eq!(ask(7, 1), Leaf::default());
+        assert_eq!((ask(0, 0).eax, ask(0x8000_0000, 0).eax), (0xb, 0x8000_0008));
+    }
+
+    #[test]
+    fn the_guest_learns_who_and_how_fast() {
+        let features = ask(1, 0);
+        assert_eq!((features.ebx >> 24, features.ecx >> 21 & 1, features.ecx >> 31), (3, 1, 1));
+        let name = ask(0x4000_0000, 0);
+        let bytes = [name.ebx, name.ecx, name.edx].map(u32::to_le_bytes).concat();
+        assert_eq!(bytes, NAME);
+        let frequency = ask(0x4000_0010, 0);
+        assert_eq!((frequency.eax, frequency.ebx), (2_500_000, 2_500_000));
+        assert_eq!(ask(0xb, 1).edx, 3);
+    }
+}

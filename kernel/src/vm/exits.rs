@@ -1,0 +1,325 @@
+//! What each exit of a guest means, engine-neutral.
+//!
+//! A guest decides when and why it exits, and nothing that it can do is an error of the hypervisor's: an exit that has
+//! no sensible answer gets the one that hardware would give, or stops the guest with the reason in words.
+
+use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPageFault, SegmentName, VirtualCpu};
+use crate::vm::cpuid::{self, Leaf};
+use crate::vm::guest_paging::{self, Paging};
+use crate::vm::instruction::{self, CodeSize, MAX_LENGTH, RegisterFile};
+use crate::vm::memory::GuestMemoryAccess;
+use crate::vm::platform::{Outcome, Platform, Services};
+use addr::{GuestPhys, PAGE_SIZE};
+use alloc::format;
+use alloc::string::{String, ToString};
+use pci::ConfigSpace;
+
+const INVALID_OPCODE: u8 = 6;
+const GENERAL_PROTECTION: u8 = 13;
+const IA32_EFER: u32 = 0xc000_0080;
+const IA32_PAT: u32 = 0x277;
+
+/// What to do after an exit was served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Run the guest again.
+    Run,
+    /// The guest waits for an interrupt.
+    Halt,
+    /// The guest has switched itself off.
+    PowerOff,
+    /// The guest cannot go on, for this reason.
+    Stop(String),
+}
+
+/// How often each kind of exit happened.
+#[derive(Default, Debug, Clone)]
+pub struct ExitCounts {
+    /// Of all kinds.
+    pub total: u64,
+    /// By a physical interrupt.
+    pub interrupts: u64,
+    /// I/O ports.
+    pub ports: u64,
+    /// Model-specific registers.
+    pub msrs: u64,
+    /// Device registers in memory.
+    pub memory: u64,
+    /// HLT.
+    pub halts: u64,
+    /// Windows for an interrupt.
+    pub windows: u64,
+    /// All others.
+    pub others: u64,
+}
+
+impl ExitCounts {
+    fn count(&mut self, exit: &Exit) {
+        self.total += 1;
+        *match exit {
+            Exit::ExternalInterrupt | Exit::Nmi => &mut self.interrupts,
+            Exit::Io(_) => &mut self.ports,
+            Exit::ReadMsr { .. } | Exit::WriteMsr { .. } => &mut self.msrs,
+            Exit::NestedPageFault(_) => &mut self.memory,
+            Exit::Halt => &mut self.halts,
+            Exit::InterruptWindow => &mut self.windows,
+            _ => &mut self.others,
+        } += 1;
+    }
+}
+
+/// Serves one exit at `now`, in ticks of the time-stamp counter.
+pub fn serve<V: VirtualCpu, C: ConfigSpace>(
+    exit: Exit,
+    vcpu: &mut V,
+    platform: &mut Platform,
+    counts: &mut ExitCounts,
+    now: u64,
+    tsc_khz: u32,
+    services: &mut Services<'_, C>,
+) -> Next {
+    counts.count(&exit);
+    match exit {
+        // The handler has run: what it noted is looked at before the guest runs again. The window's request is used
+        // up, and the look decides whether another is needed.
+        Exit::ExternalInterrupt | Exit::Nmi | Exit::SystemManagementInterrupt | Exit::InterruptWindow => Next::Run,
+        Exit::Halt => {
+            finish(Instruction::Halt, vcpu, platform);
+            Next::Halt
+        }
+        Exit::Io(access) => serve_port(&access, vcpu, platform, services),
+        Exit::Cpuid => {
+            let (leaf, subleaf) = (vcpu.registers().rax as u32, vcpu.registers().rcx as u32);
+            let context = cpuid::Context { apic_id: platform.apic.id(), tsc_khz };
+            let Leaf { eax, ebx, ecx, edx } = cpuid::answer(leaf, subleaf, &context, cpuid::of_processor);
+            let registers = vcpu.registers_mut();
+            registers.rax = eax.into();
+            registers.rbx = ebx.into();
+            registers.rcx = ecx.into();
+            registers.rdx = edx.into();
+            finish(Instruction::Cpuid, vcpu, platform);
+            Next::Run
+        }
+        Exit::ReadMsr { index } => {
+            let value = match index {
+                IA32_EFER => Ok(vcpu.control().efer),
+                IA32_PAT => Ok(vcpu.page_attribute_table()),
+                _ => platform.msrs.read(index, &mut platform.apic, now),
+            };
+            match value {
+                Ok(value) => {
+                    vcpu.registers_mut().set_edx_eax(value);
+                    finish(Instruction::ReadMsr, vcpu, platform);
+                }
+                Err(_) => vcpu.inject_exception(GENERAL_PROTECTION, Some(0)),
+            }
+            Next::Run
+        }
+        Exit::WriteMsr { index, value } => {
+            let done = match index {
+                IA32_EFER => vcpu.write_efer(value).is_ok(),
+                IA32_PAT => vcpu.set_page_attribute_table(value).is_ok(),
+                _ => match platform.msrs.write(index, value, &mut platform.apic, now) {
+                    Ok(effect) => {
+                        if let Some(effect) = effect {
+                            services.host.apic_effect(effect);
+                        }
+                        true
+                    }
+                    Err(_) => false,
+                },
+            };
+            if done {
+                finish(Instruction::WriteMsr, vcpu, platform);
+            } else {
+                vcpu.inject_exception(GENERAL_PROTECTION, Some(0));
+            }
+            Next::Run
+        }
+        Exit::NestedPageFault(fault) => serve_memory(&fault, vcpu, platform, now, services),
+        Exit::InvalidateCaches => {
+            // Nothing of the guest's is lost when nothing is thrown away.
+            finish(Instruction::InvalidateCaches, vcpu, platform);
+            Next::Run
+        }
+        // No hypercalls, extended states or performance counters are offered; CPUID says so.
+        Exit::Hypercall | Exit::UndefinedInstruction { .. } | Exit::SetExtendedControl { .. } => {
+            vcpu.inject_exception(INVALID_OPCODE, None);
+            Next::Run
+        }
+        Exit::ReadPerformanceCounter => {
+            vcpu.inject_exception(GENERAL_PROTECTION, Some(0));
+            Next::Run
+        }
+        Exit::Exception { vector, error_code } => {
+            vcpu.inject_exception(vector, error_code);
+            Next::Run
+        }
+        Exit::Init => Next::Stop("an INIT signal arrived, which nobody here sends".to_string()),
+        Exit::MachineCheck => Next::Stop("the processor reported a machine check".to_string()),
+        Exit::TaskSwitch => Next::Stop("it used a hardware task switch, which this platform does not have".to_string()),
+        Exit::FloatingPointFreeze => Next::Stop("it waits for a floating-point error handler of the PC".to_string()),
+        Exit::Shutdown => Next::Stop("its processor shut down (triple fault)".to_string()),
+        Exit::EntryFailed(failure) => Next::Stop(format!("{failure}")),
+        Exit::Unknown { code, information } => {
+            Next::Stop(format!("exit {code:#x} is not known (information {information:#x?})"))
+        }
+    }
+}
+
+/// Ends an instruction that was completed in the guest's stead.
+fn finish<V: VirtualCpu>(instruction: Instruction, vcpu: &mut V, platform: &Platform) {
+    let paging = paging_of(vcpu);
+    vcpu.finish_instruction(instruction, &mut |linear, bytes| fetch(linear, bytes, &paging, platform));
+}
+
+fn paging_of<V: VirtualCpu>(vcpu: &V) -> Paging {
+    let control = vcpu.control();
+    Paging { cr0: control.cr0, cr3: control.cr3, cr4: control.cr4, efer: control.efer }
+}
+
+/// Reads the guest's code, as far as it is there; returns how many bytes.
+fn fetch(linear: u64, bytes: &mut [u8], paging: &Paging, platform: &Platform) -> usize {
+    let mut done = 0;
+    while done < bytes.len() {
+        let at = linear.wrapping_add(done as u64);
+        let Ok(address) = guest_paging::translate(at, paging, &platform.memory) else { break };
+        let in_page = (PAGE_SIZE - address.as_u64() % PAGE_SIZE) as usize;
+        let end = bytes.len().min(done + in_page);
+        let Some(piece) = bytes.get_mut(done..end) else { break };
+        if platform.memory.read(address, piece).is_err() {
+            break;
+        }
+        done = end;
+    }
+    done
+}
+
+fn serve_port<V: VirtualCpu, C: ConfigSpace>(
+    access: &IoAccess,
+    vcpu: &mut V,
+    platform: &mut Platform,
+    services: &mut Services<'_, C>,
+) -> Next {
+    if access.string || access.repeat {
+        return Next::Stop(format!("it used a string instruction on I/O port {:#x}", access.port));
+    }
+    let bytes = access.width.bytes();
+    let outcome = match access.direction {
+        Direction::In => {
+            let value = platform.read_port(access.port, bytes, services);
+            access.complete_in(vcpu.registers_mut(), value);
+            Outcome::Continue
+        }
+        Direction::Out => {
+            platform.write_port(access.port, bytes, access.value(vcpu.registers()), services)
+        }
+    };
+    match vcpu.next_rip() {
+        Some(rip) => vcpu.advance_to(rip),
+        None => return Next::Stop("the processor did not say where its I/O instruction ends".to_string()),
+    }
+    match outcome {
+        Outcome::Continue => Next::Run,
+        Outcome::PowerOff => Next::PowerOff,
+    }
+}
+
+/// The registers of a virtual CPU, for the instruction's emulation.
+struct Registers<'a, V>(&'a mut V, u64);
+
+impl<V: VirtualCpu> RegisterFile for Registers<'_, V> {
+    fn general(&self, number: u8) -> u64 {
+        self.0.registers().get(number)
+    }
+
+    fn set_general(&mut self, number: u8, value: u64) {
+        self.0.registers_mut().set(number, value);
+    }
+
+    fn flags(&self) -> u64 {
+        self.1
+    }
+
+    fn set_flags(&mut self, flags: u64) {
+        self.1 = flags;
+    }
+
+    fn rip(&self) -> u64 {
+        self.0.rip()
+    }
+
+    fn segment_base(&self, segment: instruction::Segment) -> u64 {
+        let name = match segment {
+            instruction::Segment::Es => SegmentName::Es,
+            instruction::Segment::Cs => SegmentName::Cs,
+            instruction::Segment::Ss => SegmentName::Ss,
+            instruction::Segment::Ds => SegmentName::Ds,
+            instruction::Segment::Fs => SegmentName::Fs,
+            instruction::Segment::Gs => SegmentName::Gs,
+        };
+        self.0.segment(name).base
+    }
+}
+
+/// An access to memory that is not mapped: to device registers that are emulated, or to nothing.
+fn serve_memory<V: VirtualCpu, C: ConfigSpace>(
+    fault: &NestedPageFault,
+    vcpu: &mut V,
+    platform: &mut Platform,
+    now: u64,
+    services: &mut Services<'_, C>,
+) -> Next {
+    let stop = |why: &str| Next::Stop(format!("{why} at guest-physical {:#x}", fault.address));
+    if fault.malformed {
+        return stop("its nested tables are malformed");
+    }
+    if fault.access == Access::Execute {
+        return stop("it jumped to where no memory is,");
+    }
+    if fault.table_walk {
+        return stop("its page tables are where no memory is,");
+    }
+    let paging = paging_of(vcpu);
+    let mut bytes = [0; MAX_LENGTH];
+    let fetched = fetch(vcpu.linear_rip(), &mut bytes, &paging, platform);
+    let code = match vcpu.mode() {
+        Mode::Long => CodeSize::Bits64,
+        Mode::Protected32 => CodeSize::Bits32,
+        _ => CodeSize::Bits16,
+    };
+    let instruction = match instruction::decode(bytes.get(..fetched).unwrap_or_default(), code) {
+        Ok(instruction) => instruction,
+        Err(error) => return stop(&format!("it accessed no memory by an instruction that is not emulated ({error})")),
+    };
+    let mut registers = Registers(vcpu, 0);
+    registers.1 = registers.0.control().rflags;
+    let linear = instruction.linear_address(&registers);
+    // The guest may have changed its code since the fault: then what is there now is not what faulted, and it runs on.
+    let same = guest_paging::translate(linear, &paging, &platform.memory)
+        .is_ok_and(|address| address.align_down(PAGE_SIZE) == fault.address.align_down(PAGE_SIZE));
+    if !same {
+        return Next::Run;
+    }
+    let address = GuestPhys::new(fault.address.as_u64() & !(PAGE_SIZE - 1) | linear & (PAGE_SIZE - 1));
+    let width = instruction.width().bytes() as u8;
+    let mut read = u64::MAX;
+    if instruction.reads_memory() {
+        match platform.read_memory(address, width, now, services.host) {
+            Some(value) => read = value,
+            None => return stop("it read where nothing is,"),
+        }
+    }
+    let flags_before = registers.1;
+    if let Some(value) = instruction.execute(read, &mut registers)
+        && !platform.write_memory(address, width, value, now, services.host)
+    {
+        return stop("it wrote where nothing is,");
+    }
+    let flags = registers.1;
+    if flags != flags_before {
+        vcpu.set_rflags(flags);
+    }
+    vcpu.advance_to(instruction.next_rip(vcpu.rip()));
+    Next::Run
+}

@@ -1,0 +1,164 @@
+//! A guest: its memory, its nested tables, its processor and its platform, built from its configuration.
+
+use crate::memory::frames::Owner;
+use crate::memory::tables::Tables;
+use crate::memory::{frames, physical};
+use crate::vcpu::{FrameSource, Start, VirtualCpu};
+use crate::vm::config;
+use crate::vm::exits::ExitCounts;
+use crate::vm::loader;
+use crate::vm::memory::GuestMemory;
+use crate::vm::pci::{AssignedFunction, GuestPciBus};
+use crate::vm::platform::Platform;
+use addr::{GuestPhys, HostPhys, PAGE_SIZE, PageSize};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use paging::{MemoryType, NestedPaging, PageTable, Permissions};
+
+/// The levels of a guest's nested tables: 48 bits of guest-physical address.
+const NESTED_LEVELS: u8 = 4;
+/// CPUID Fn8000_0001_EDX: 1 GiB pages.
+const CPUID_1G_PAGES: u32 = 1 << 26;
+
+/// Frames for the engine's control structures.
+pub struct EngineFrames;
+
+#[expect(unsafe_code, reason = "promises that the frames are nobody else's")]
+// SAFETY: the frame table gives each frame out once, as the hypervisor's, and the physical map covers it for ever.
+unsafe impl FrameSource for EngineFrames {
+    fn allocate(&mut self, count: usize) -> Option<(HostPhys, NonNull<u8>)> {
+        let start = frames().table().allocate(count, PAGE_SIZE, Owner::Hypervisor)?;
+        physical::zero(start, count);
+        Some((start, NonNull::new(physical::virtual_address(start) as *mut u8)?))
+    }
+}
+
+/// A guest.
+pub struct Guest<V> {
+    /// Its number.
+    pub number: u8,
+    /// Its name.
+    pub name: String,
+    /// Its processor.
+    pub vcpu: V,
+    /// What is around its processor.
+    pub platform: Platform,
+    /// How often it exited.
+    pub exits: ExitCounts,
+    nested: PageTable<NestedPaging>,
+}
+
+/// The part of a guest that exists before its processor: devices are assigned to its memory.
+pub struct Prepared {
+    /// Its memory, with the kernel in it.
+    pub memory: GuestMemory,
+    start: loader::Start,
+}
+
+/// Allocates a guest's memory and loads its kernel.
+pub fn prepare(number: u8, config: &config::Guest, kernel: &[u8]) -> Result<Prepared, String> {
+    let bytes = config.memory_mib << 20;
+    let mut memory = GuestMemory::allocate(number, bytes).ok_or_else(|| {
+        let free = frames().table().count(Owner::Free) / 256;
+        format!(
+            "too little memory for guest {:?}: it wants {} MiB in one piece, and {free} MiB are free in all",
+            config.name, config.memory_mib
+        )
+    })?;
+    let start = loader::load(kernel, &config.command_line, &mut memory, bytes)
+        .map_err(|error| format!("guest {:?}: {error}", config.name))?;
+    Ok(Prepared { memory, start })
+}
+
+impl<V: VirtualCpu> Guest<V> {
+    /// Builds the guest around what was prepared: nested tables with its memory and its functions' registers, its PCI
+    /// bus, and its processor, made by `engine` for the root of the nested tables.
+    pub fn new(
+        number: u8,
+        config: &config::Guest,
+        prepared: Prepared,
+        functions: Vec<AssignedFunction>,
+        engine: impl FnOnce(HostPhys) -> Result<V, String>,
+    ) -> Result<Self, String> {
+        let Prepared { memory, start } = prepared;
+        let fail = |why: String| format!("guest {:?}: {why}", config.name);
+        let nested = map(&memory, &functions).map_err(fail)?;
+        let mut bus = GuestPciBus::new();
+        for function in functions {
+            bus.add(function).map_err(|error| fail(error.to_string()))?;
+        }
+        let mut vcpu = engine(nested.root()).map_err(fail)?;
+        let narrow = |address: GuestPhys| {
+            u32::try_from(address.as_u64()).map_err(|_| fail("its entry is above 4 GiB".to_string()))
+        };
+        vcpu.start(Start::Pvh { entry: narrow(start.entry)?, start_info: narrow(start.start_info)? });
+        let physical_address_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax as u8;
+        let platform = Platform::new(memory, bus, physical_address_bits.clamp(32, 52));
+        Ok(Self { number, name: config.name.clone(), vcpu, platform, exits: ExitCounts::default(), nested })
+    }
+
+    /// Checks, page by page, that the guest reaches its own memory and registers of its own functions, and nothing else.
+    pub fn verify(&self) -> Result<(), String> {
+        let tables = Tables { coherent: true };
+        let mut stranger = None;
+        self.nested.for_each_leaf(&tables, |leaf| {
+            let (start, end) = (leaf.page.host.as_u64(), leaf.page.host.as_u64() + leaf.page.size.bytes());
+            let registers = self.platform.pci.functions().any(|function| {
+                let mut ranges = function.memory_ranges();
+                let trapped = function.trapped_pages().is_some_and(|(trap, bytes)| {
+                    start < trap.as_u64() + bytes && end > trap.as_u64()
+                });
+                !trapped && ranges.any(|(bar, size, _)| start >= bar.as_u64() && end <= bar.as_u64() + size)
+            });
+            if registers {
+                return;
+            }
+            let mut frames = frames();
+            let mut pages = (start..end).step_by(PAGE_SIZE as usize).map(HostPhys::new);
+            stranger = stranger.or(pages.find(|page| frames.table().owner(*page) != Owner::Guest(self.number)));
+        });
+        match stranger {
+            None => Ok(()),
+            Some(page) => Err(format!("guest {:?} reaches {page}, which is not its own", self.name)),
+        }
+    }
+}
+
+/// The nested tables of a guest.
+fn map(memory: &GuestMemory, functions: &[AssignedFunction]) -> Result<PageTable<NestedPaging>, String> {
+    let mut tables = Tables { coherent: true };
+    let has_1g = core::arch::x86_64::__cpuid(0x8000_0001).edx & CPUID_1G_PAGES != 0;
+    let largest = if has_1g { PageSize::Size1G } else { PageSize::Size2M };
+    let mut nested = PageTable::new(NESTED_LEVELS, largest, &mut tables).map_err(|error| error.to_string())?;
+    let mut add = |start: u64, host: HostPhys, bytes: u64, permissions, kind| {
+        let flush = nested
+            .map(&mut tables, GuestPhys::new(start), host, bytes, permissions, kind)
+            .map_err(|error| error.to_string())?;
+        // No processor has been pointed to these tables yet.
+        flush.complete(&paging::NeverLoaded, &mut tables).map_err(|_| "a new table was in use".to_string())
+    };
+    add(0, memory.start(), memory.bytes(), Permissions::READ_WRITE_EXECUTE, MemoryType::WriteBack)?;
+    for function in functions {
+        for (start, bytes, _) in function.memory_ranges() {
+            if start.as_u64() < memory.bytes() {
+                return Err(format!("the registers of {} are where its memory is", function.host()));
+            }
+            // All but the pages of the MSI-X table, which the guest reaches through the hypervisor only.
+            let end = start.as_u64() + bytes;
+            let trapped = function.trapped_pages().filter(|(trap, _)| (start.as_u64()..end).contains(&trap.as_u64()));
+            let (before, after) = match trapped {
+                Some((trap, length)) => (trap.as_u64(), (trap.as_u64() + length).min(end)),
+                None => (end, end),
+            };
+            for (from, to) in [(start.as_u64(), before), (after, end)] {
+                if from < to {
+                    let host = HostPhys::new(from);
+                    add(from, host, to - from, Permissions::READ_WRITE, MemoryType::Uncacheable)?;
+                }
+            }
+        }
+    }
+    Ok(nested)
+}

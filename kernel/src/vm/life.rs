@@ -1,0 +1,364 @@
+//! The life of a guest: entries and exits, interrupts on their way in, faults of its devices, and its report.
+
+use crate::console::report::Report;
+use crate::console::serial;
+use crate::cpu::serving::{self, Served};
+use crate::cpu::{interrupts, local_apic, time};
+use crate::machine::config_space::MachineConfigSpace;
+use crate::machine::device_memory::DeviceMemory;
+use crate::memory::frames::Owner;
+use crate::memory::{frames, image};
+use crate::passthrough::assignment::Passthrough;
+use crate::passthrough::attacks::{Attacks, Observation, Verdict};
+use crate::vcpu::VirtualCpu;
+use crate::vm::exits::{self, Next};
+use crate::vm::guest::Guest;
+use crate::vm::local_apic::Effect;
+use crate::vm::pci::{MsixEffect, PciEffect, PciEffectKind};
+use crate::vm::platform::{Host, Services};
+use addr::HostPhys;
+use alloc::format;
+use alloc::string::String;
+use core::fmt::Write;
+
+/// The shortest time between two timer interrupts of a guest, in microseconds: a guest that asks for more must not
+/// keep the processor busy with its timer alone.
+const MINIMUM_TIMER_US: u64 = 20;
+/// Complaints of one kind about a guest that are logged.
+const MAXIMUM_COMPLAINTS: u32 = 16;
+/// What a person types to see the state.
+const STATUS_KEY: u8 = b's';
+
+/// A guest, and the machine around it.
+pub struct Life<V> {
+    guest: Guest<V>,
+    config: MachineConfigSpace,
+    machine: Machine,
+    started: bool,
+}
+
+/// The machine as the guest's accesses reach it; everything that is not the guest or configuration space.
+struct Machine {
+    passthrough: Passthrough,
+    report: Report,
+    attacks: Attacks,
+    name: String,
+    complaints: u32,
+    injected: u64,
+}
+
+impl Machine {
+    /// Says something about the guest, a bounded number of times.
+    fn complain(&mut self, what: core::fmt::Arguments<'_>) {
+        self.complaints = self.complaints.saturating_add(1);
+        if self.complaints <= MAXIMUM_COMPLAINTS {
+            log::warn!("guest {:?}: {what}", self.name);
+        }
+    }
+
+    fn observe(&self) -> Observation {
+        Observation { stray_interrupts: interrupts::stray_interrupts(), checksum: image::constant_checksum() }
+    }
+
+    /// One `key=value` of a guest's `report: ` line.
+    fn take_claim(&mut self, key: &str, value: &str, rest: &str) {
+        let number = |name: &str| {
+            let text = rest.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix("=0x"))?;
+            u64::from_str_radix(text, 16).ok()
+        };
+        match key {
+            "attack" => {
+                let (start, length) = (number("iova").unwrap_or(0), number("len").unwrap_or(1));
+                let before = self.observe();
+                self.attacks.begin(value, start, length, before);
+            }
+            "attack-done" => self.finish_attack(),
+            "iova" | "len" => {}
+            _ => self.report.claim(key, value),
+        }
+    }
+
+    fn finish_attack(&mut self) {
+        let after = self.observe();
+        if let Some((name, verdict)) = self.attacks.end(after) {
+            log::info!("attack {name}: {verdict}");
+        }
+    }
+}
+
+impl Host for Machine {
+    fn pci_effect(&mut self, effect: PciEffect) {
+        let function = effect.function;
+        match effect.kind {
+            PciEffectKind::Msix(MsixEffect::Route { entry, message }) => {
+                // The only processor of the guest is the destination, whichever way the message names it.
+                if let Err(why) = self.passthrough.route(function, entry, 0, message.vector) {
+                    self.complain(format_args!("MSI-X {entry} of {function} stays masked: {why}"));
+                }
+            }
+            PciEffectKind::Msix(MsixEffect::Mask { entry }) => self.passthrough.mask(function, entry),
+            PciEffectKind::Msix(MsixEffect::Unroutable { entry, address, data, reason }) => self.complain(format_args!(
+                "MSI-X {entry} of {function} stays masked: address {address:#x}, data {data:#x}: {reason:?}"
+            )),
+            PciEffectKind::BusMaster { .. } | PciEffectKind::Decoding { .. } => {}
+            PciEffectKind::Refused(refusal) => self.complain(format_args!("{function}: refused: {refusal:?}")),
+        }
+    }
+
+    fn apic_effect(&mut self, effect: Effect) {
+        self.complain(format_args!("it has one processor; ignored: {effect:?}"));
+    }
+
+    fn line(&mut self, line: String) {
+        // The serial line never reports an error.
+        let _ = writeln!(serial::line(), "[{}] {line}", self.name);
+        let Some(claims) = line.strip_prefix("report: ") else { return };
+        for word in claims.split(' ') {
+            if let Some((key, value)) = word.split_once('=') {
+                self.take_claim(key, value, claims);
+            }
+        }
+    }
+
+    fn read_register(&mut self, address: HostPhys, bytes: u8) -> u64 {
+        let Some((memory, offset)) = self.passthrough.trapped_registers(address) else { return u64::MAX };
+        read(memory, offset, bytes)
+    }
+
+    fn write_register(&mut self, address: HostPhys, bytes: u8, value: u64) {
+        let Some((memory, offset)) = self.passthrough.trapped_registers(address) else { return };
+        match bytes {
+            1 => memory.write8(offset, value as u8),
+            2 => memory.write16(offset, value as u16),
+            4 => memory.write32(offset, value as u32),
+            _ => memory.write64(offset, value),
+        }
+    }
+}
+
+fn read(memory: &DeviceMemory, offset: u64, bytes: u8) -> u64 {
+    match bytes {
+        1 => memory.read8(offset).into(),
+        2 => memory.read16(offset).into(),
+        4 => memory.read32(offset).into(),
+        _ => memory.read64(offset),
+    }
+}
+
+impl<V: VirtualCpu> Life<V> {
+    /// A guest that is ready to run.
+    pub fn new(guest: Guest<V>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
+        let machine = Machine {
+            passthrough,
+            report,
+            attacks: Attacks::default(),
+            name: guest.name.clone(),
+            complaints: 0,
+            injected: 0,
+        };
+        Self { guest, config, machine, started: false }
+    }
+
+    /// Notes how long it took from entry to here, in microseconds.
+    pub fn note_start(&mut self, microseconds: u64) {
+        self.machine.report.set("boot_ms", microseconds.div_ceil(1000));
+        self.started = true;
+        log::info!("guest {:?} starts", self.guest.name);
+    }
+
+    /// Runs the guest until it ends, and reports. Returns whether the run passed.
+    pub fn run(&mut self) -> bool {
+        let tsc_khz = u32::try_from(time::frequency_khz()).unwrap_or(u32::MAX);
+        let end = loop {
+            self.serve_machine();
+            self.deliver_interrupts();
+            let served = serving::set(Served::Guest(self.guest.number));
+            let exit = self.guest.vcpu.run();
+            let guest = &mut self.guest;
+            let mut services = Services { config: &mut self.config, host: &mut self.machine };
+            let next = exits::serve(
+                exit,
+                &mut guest.vcpu,
+                &mut guest.platform,
+                &mut guest.exits,
+                time::ticks(),
+                tsc_khz,
+                &mut services,
+            );
+            serving::set(served);
+            match next {
+                Next::Run => {}
+                Next::Halt => self.wait_for_interrupt(),
+                end => break end,
+            }
+        };
+        self.end(end)
+    }
+
+    /// What the machine itself asks for: faults, stray interrupts, what was typed.
+    fn serve_machine(&mut self) {
+        if interrupts::take_fault() {
+            self.serve_faults();
+        }
+        let stray = interrupts::take_stray();
+        if stray != [0; 4] {
+            for (word, bits) in stray.into_iter().enumerate() {
+                for bit in (0..64).filter(|bit| bits >> bit & 1 != 0) {
+                    let vector = word * 64 + bit;
+                    self.machine.complain(format_args!("while it ran, vector {vector:#x} arrived, which nobody was given"));
+                }
+            }
+        }
+        if interrupts::take_console() {
+            while let Some(key) = serial::read_byte() {
+                if key == STATUS_KEY {
+                    self.print_status();
+                }
+            }
+        }
+    }
+
+    fn serve_faults(&mut self) {
+        let machine = &mut self.machine;
+        let number = self.guest.number;
+        let attacks = &mut machine.attacks;
+        let now_us = time::ticks_to_us(time::ticks());
+        let quarantined = machine.passthrough.serve_faults(&mut self.config, now_us, |record, guest| {
+            if guest == Some(number) {
+                attacks.fault(record);
+            }
+        });
+        for address in quarantined {
+            let functions = self.guest.platform.pci.functions_mut();
+            if let Some(function) = functions.into_iter().find(|function| function.host() == address) {
+                function.quarantine(&mut self.config, &mut |effect| machine.pci_effect(effect));
+            }
+        }
+    }
+
+    /// Brings what waits in the mailbox and at the timer to the processor, if it can take it now.
+    fn deliver_interrupts(&mut self) {
+        let guest = &mut self.guest;
+        let apic = &mut guest.platform.apic;
+        if let Some(mailbox) = interrupts::mailbox(guest.number) {
+            apic.accept(mailbox.take());
+        }
+        let now = time::ticks();
+        apic.expire(now);
+        // The guest changes CR8 without an exit; the low half of the task priority is the APIC's alone.
+        let class = guest.vcpu.task_priority();
+        if u64::from(class) != apic.cr8() {
+            apic.set_tpr(class << 4);
+        }
+        let waiting = apic.pending().is_some();
+        if waiting && guest.vcpu.can_take_interrupt() {
+            if let Some(vector) = apic.acknowledge() {
+                // It can take one: that was just asked.
+                let _ = guest.vcpu.inject_interrupt(vector);
+                self.machine.injected += 1;
+            }
+            guest.vcpu.request_interrupt_window(apic.pending().is_some());
+        } else {
+            guest.vcpu.request_interrupt_window(waiting);
+        }
+        self.arm_timer(now);
+    }
+
+    fn arm_timer(&mut self, now: u64) {
+        if let Some(deadline) = self.guest.platform.apic.timer_deadline() {
+            local_apic::start_timer(deadline.max(now + time::us_to_ticks(MINIMUM_TIMER_US)));
+        }
+    }
+
+    /// The guest has halted: so does this processor, until something is there for the guest or for the machine.
+    fn wait_for_interrupt(&mut self) {
+        loop {
+            self.serve_machine();
+            let apic = &mut self.guest.platform.apic;
+            if let Some(mailbox) = interrupts::mailbox(self.guest.number) {
+                apic.accept(mailbox.take());
+            }
+            let now = time::ticks();
+            apic.expire(now);
+            if apic.pending().is_some() {
+                return;
+            }
+            self.arm_timer(now);
+            interrupts::wait();
+        }
+    }
+
+    fn print_status(&self) {
+        let exits = &self.guest.exits;
+        log::info!(
+            "status: guest {:?} runs; {} exits, {} interrupts delivered, {} faults, {} stray interrupts",
+            self.guest.name,
+            exits.total,
+            self.machine.injected,
+            self.machine.passthrough.faults(),
+            interrupts::stray_interrupts()
+        );
+    }
+
+    /// Ends the guest and reports. Returns whether the run passed.
+    fn end(&mut self, end: Next) -> bool {
+        if let Some(rest) = self.guest.platform.take_rest_of_line() {
+            self.machine.line(rest);
+        }
+        self.serve_faults();
+        let reason = match end {
+            Next::Stop(reason) => Some(reason),
+            _ => None,
+        };
+        match &reason {
+            None => log::info!("guest {:?} has switched itself off", self.guest.name),
+            Some(reason) => {
+                log::error!("guest {:?} was stopped: {reason}", self.guest.name);
+                self.dump();
+            }
+        }
+        self.machine.passthrough.release(&mut self.config, self.guest.number);
+        self.report(reason.is_none())
+    }
+
+    fn dump(&self) {
+        let vcpu = &self.guest.vcpu;
+        let control = vcpu.control();
+        log::error!("  rip {:#x} ({:?}), registers {:x?}", vcpu.rip(), vcpu.mode(), vcpu.registers());
+        log::error!("  {control:x?}");
+    }
+
+    fn report(&mut self, ended_itself: bool) -> bool {
+        let machine = &mut self.machine;
+        let exits = &self.guest.exits;
+        let attacks = &machine.attacks;
+        let report = &mut machine.report;
+        let full = |text: &str| text.split_once('/').is_some_and(|(done, of)| done == of && done != "0");
+        let pings = report.claimed("pings").is_none_or(full);
+        let done = report.claimed("guest").is_none_or(|state| state == "done");
+        let passed = ended_itself && pings && done && attacks.all_repelled();
+        let kept = frames().table().count(Owner::Hypervisor) * 4;
+        report.set("units", machine.passthrough.units.working());
+        report.set("interrupts", machine.injected);
+        report.set("device_interrupts", interrupts::device_interrupts());
+        report.set("stray_interrupts", interrupts::stray_interrupts());
+        report.set("exits", exits.total);
+        report.set(
+            "exits_by_reason",
+            format!(
+                "port:{},msr:{},memory:{},halt:{},interrupt:{},window:{},other:{}",
+                exits.ports, exits.msrs, exits.memory, exits.halts, exits.interrupts, exits.windows, exits.others
+            ),
+        );
+        report.set("faults", machine.passthrough.faults());
+        report.set("quarantined", machine.passthrough.quarantined_so_far());
+        report.set("attacks", attacks.count());
+        report.set("blocked", attacks.with(Verdict::Blocked));
+        report.set("harmless", attacks.with(Verdict::Harmless));
+        report.set("hv_kib", kept);
+        report.set("result", if passed { "pass" } else { "fail" });
+        // The serial line never reports an error.
+        let _ = report.write(&mut *serial::line());
+        passed
+    }
+}

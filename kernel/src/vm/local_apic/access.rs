@@ -1,0 +1,202 @@
+//! How the guest reaches the registers: MSRs, and in xAPIC mode a page of memory.
+//!
+//! The x2APIC raises #GP for whatever is not allowed (SDM section 11.12.1.3); the xAPIC ignores reserved bits and notes
+//! accesses to registers that do not exist in its error status register.
+
+use addr::Vector;
+
+use super::registers::*;
+use super::{Effect, GeneralProtection, LocalApic, Mode};
+
+impl LocalApic {
+    /// Whether this MSR is the local APIC's, so that [`Self::read_msr`] and [`Self::write_msr`] decide what it does.
+    pub fn owns_msr(msr: u32) -> bool {
+        matches!(msr, IA32_APIC_BASE | IA32_TSC_DEADLINE | X2APIC_FIRST..=X2APIC_LAST)
+    }
+
+    /// RDMSR at TSC `now`.
+    pub fn read_msr(&mut self, msr: u32, now: u64) -> Result<u64, GeneralProtection> {
+        self.expire(now);
+        match (msr, self.x2apic_register(msr)) {
+            (IA32_APIC_BASE, _) => Ok(self.apic_base()),
+            (_, Some(ICR_LOW)) => Ok(self.icr),
+            (_, Some(EOI | SELF_IPI)) => Err(GeneralProtection),
+            (_, Some(offset)) => self.read(offset, now).map(u64::from).ok_or(GeneralProtection),
+            _ => Err(GeneralProtection),
+        }
+    }
+
+    /// WRMSR at TSC `now`. On success there may be something that the caller must do.
+    pub fn write_msr(&mut self, msr: u32, value: u64, now: u64) -> Result<Option<Effect>, GeneralProtection> {
+        self.expire(now);
+        if msr == IA32_APIC_BASE {
+            return self.set_apic_base(value).map(|()| None);
+        }
+        let offset = self.x2apic_register(msr).ok_or(GeneralProtection)?;
+        if offset == ICR_LOW {
+            let reserved = !(ICR_BITS | ICR_DELIVERY_STATUS);
+            return if value as u32 & reserved == 0 { Ok(self.command(value)) } else { Err(GeneralProtection) };
+        }
+        let value = u32::try_from(value).map_err(|_| GeneralProtection)?;
+        let allowed = match offset {
+            SELF_IPI => 0xff,
+            LDR => return Err(GeneralProtection),
+            _ => writable(offset).ok_or(GeneralProtection)? | read_only(offset),
+        };
+        if value & !allowed != 0 {
+            return Err(GeneralProtection);
+        }
+        if offset == SELF_IPI {
+            self.self_ipi(Vector(value as u8));
+            return Ok(None);
+        }
+        Ok(self.write(offset, value, now))
+    }
+
+    /// Reads 32 bits at this offset (0 to 0xfff) of the xAPIC page, at TSC `now`. All ones outside xAPIC mode: then
+    /// nothing answers there.
+    pub fn read_page(&mut self, offset: u16, now: u64) -> u32 {
+        self.expire(now);
+        if self.mode != Mode::XApic {
+            return u32::MAX;
+        }
+        match offset {
+            ICR_LOW => self.icr as u32,
+            ICR_HIGH => (self.icr >> 32) as u32,
+            DFR => self.dfr,
+            // Write only.
+            EOI => 0,
+            // Of processors that have an APIC bus; they still exist.
+            APR | RRD => 0,
+            _ => self.read(offset, now).unwrap_or_else(|| {
+                self.signal_error(ESR_ILLEGAL_REGISTER_ADDRESS);
+                0
+            }),
+        }
+    }
+
+    /// Writes 32 bits at this offset (0 to 0xfff) of the xAPIC page, at TSC `now`. There may be something that the
+    /// caller must do. Ignored outside xAPIC mode.
+    pub fn write_page(&mut self, offset: u16, value: u32, now: u64) -> Option<Effect> {
+        self.expire(now);
+        if self.mode != Mode::XApic {
+            return None;
+        }
+        match offset {
+            ICR_LOW => return self.command(self.icr & 0xffff_ffff_0000_0000 | u64::from(value)),
+            // The destination is bits 63:56 alone.
+            ICR_HIGH => self.icr = u64::from(value & 0xff00_0000) << 32 | self.icr & 0xffff_ffff,
+            DFR => self.dfr = value | !DFR_MODEL,
+            EOI | ESR => return self.write(offset, 0, now),
+            APR | RRD => {}
+            _ => match writable(offset) {
+                Some(bits) => return self.write(offset, value & bits, now),
+                // Read-only registers ignore a write; what is no register is an error.
+                None if self.read(offset, now).is_some() => {}
+                None => self.signal_error(ESR_ILLEGAL_REGISTER_ADDRESS),
+            },
+        }
+        None
+    }
+
+    /// The offset of the register that an x2APIC MSR stands for; `None` if it is none or the mode is another. The
+    /// register need not exist.
+    fn x2apic_register(&self, msr: u32) -> Option<u16> {
+        let index = msr.checked_sub(X2APIC_FIRST).filter(|index| *index < 0x100 && self.mode == Mode::X2Apic)?;
+        u16::try_from(index * 16).ok()
+    }
+
+    /// A register that both modes have and that can be read, but the ICR.
+    fn read(&self, offset: u16, now: u64) -> Option<u32> {
+        let set_register = |base: u16| usize::from((offset - base) / 16);
+        Some(match offset {
+            _ if !offset.is_multiple_of(16) => return None,
+            ID if self.mode == Mode::X2Apic => self.id.0,
+            ID => self.id.0 << 24,
+            VERSION => VERSION_VALUE,
+            TPR => self.tpr.into(),
+            PPR => self.ppr().into(),
+            LDR => self.logical_destination(),
+            SVR => self.svr,
+            ISR..TMR => self.isr.register(set_register(ISR)),
+            // No interrupt here is level-triggered.
+            TMR..IRR => 0,
+            IRR..ESR => self.irr.register(set_register(IRR)),
+            ESR => self.esr,
+            LVT_TIMER..=LVT_ERROR => self.lvt(offset),
+            TIMER_INITIAL_COUNT => self.timer.initial_count(),
+            TIMER_CURRENT_COUNT => self.timer.current_count(now),
+            TIMER_DIVIDE => self.timer.divide(),
+            _ => return None,
+        })
+    }
+
+    /// A register that both modes have and that can be written, but the ICR. `value` has no reserved bits.
+    fn write(&mut self, offset: u16, value: u32, now: u64) -> Option<Effect> {
+        match offset {
+            TPR => self.tpr = value as u8,
+            EOI => {
+                self.end_of_interrupt();
+            }
+            LDR => self.ldr = value,
+            SVR => {
+                self.svr = value;
+                if value & SVR_ENABLE == 0 {
+                    self.lvt.iter_mut().for_each(|lvt| *lvt |= LVT_MASKED);
+                }
+            }
+            ESR => {
+                self.esr = self.errors;
+                self.errors = 0;
+            }
+            LVT_TIMER..=LVT_ERROR => {
+                // While the APIC is software-disabled the mask bits are stuck (section 11.4.7.2).
+                let stuck = if self.is_software_enabled() { 0 } else { LVT_MASKED };
+                if let Some(lvt) = Self::lvt_index(offset).and_then(|index| self.lvt.get_mut(index)) {
+                    *lvt = value & !LVT_READ_ONLY | stuck;
+                }
+                if offset == LVT_TIMER {
+                    self.timer.set_mode(value);
+                }
+            }
+            TIMER_INITIAL_COUNT => self.timer.set_initial_count(value, now),
+            TIMER_DIVIDE => self.timer.set_divide(value, now),
+            _ => {}
+        }
+        None
+    }
+
+    fn self_ipi(&mut self, vector: Vector) {
+        if vector.0 < 16 {
+            self.signal_error(ESR_SEND_ILLEGAL_VECTOR);
+        } else {
+            self.receive(vector);
+        }
+    }
+}
+
+/// The bits of a register that both modes have that can be written; `None` for read-only and missing registers.
+fn writable(offset: u16) -> Option<u32> {
+    Some(match offset {
+        TPR => 0xff,
+        EOI | ESR => 0,
+        LDR => 0xff00_0000,
+        SVR => SVR_BITS,
+        LVT_TIMER => LVT_VECTOR | LVT_MASKED | LVT_TIMER_PERIODIC,
+        LVT_THERMAL | LVT_PERFORMANCE => LVT_VECTOR | LVT_DELIVERY_MODE | LVT_MASKED,
+        LVT_LINT0 | LVT_LINT1 => LVT_VECTOR | LVT_DELIVERY_MODE | LVT_PIN | LVT_MASKED,
+        LVT_ERROR => LVT_VECTOR | LVT_MASKED,
+        TIMER_INITIAL_COUNT => u32::MAX,
+        TIMER_DIVIDE => TIMER_DIVIDE_BITS,
+        _ => return None,
+    })
+}
+
+/// The bits of a writable register that a write may have and that it does not change.
+fn read_only(offset: u16) -> u32 {
+    match offset {
+        LVT_LINT0 | LVT_LINT1 => LVT_READ_ONLY,
+        LVT_TIMER..=LVT_ERROR => LVT_READ_ONLY & !(1 << 14),
+        _ => 0,
+    }
+}

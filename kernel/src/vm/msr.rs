@@ -1,0 +1,102 @@
+//! A guest's model-specific registers: a table of what there is. Everything else is a general-protection fault, as
+//! on a processor that does not have the register. The registers of the engine's own state (IA32_EFER, segment
+//! bases) are the engine's.
+
+use crate::vm::local_apic::{Effect, GeneralProtection, LocalApic};
+
+const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
+const IA32_BIOS_SIGN_ID: u32 = 0x8b;
+const IA32_MISC_ENABLE: u32 = 0x1a0;
+const IA32_PAT: u32 = 0x277;
+
+/// The page attribute table after reset (SDM vol. 3, 13.12.4).
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+/// Fast strings on: the only bit that is shown, and it cannot be cleared.
+const MISC_ENABLE_FAST_STRINGS: u64 = 1;
+
+/// The registers that have a state of their own.
+#[derive(Debug, Clone)]
+pub struct Msrs {
+    page_attribute_table: u64,
+}
+
+impl Default for Msrs {
+    fn default() -> Self {
+        Self { page_attribute_table: PAT_RESET }
+    }
+}
+
+impl Msrs {
+    /// RDMSR at `now`, in ticks of the time-stamp counter.
+    pub fn read(&self, msr: u32, apic: &mut LocalApic, now: u64) -> Result<u64, GeneralProtection> {
+        match msr {
+            _ if LocalApic::owns_msr(msr) => apic.read_msr(msr, now),
+            IA32_TIME_STAMP_COUNTER => Ok(now),
+            IA32_BIOS_SIGN_ID => Ok(0),
+            IA32_MISC_ENABLE => Ok(MISC_ENABLE_FAST_STRINGS),
+            IA32_PAT => Ok(self.page_attribute_table),
+            _ => Err(GeneralProtection),
+        }
+    }
+
+    /// WRMSR at `now`. On success there may be something to do for the local APIC.
+    pub fn write(
+        &mut self,
+        msr: u32,
+        value: u64,
+        apic: &mut LocalApic,
+        now: u64,
+    ) -> Result<Option<Effect>, GeneralProtection> {
+        match msr {
+            _ if LocalApic::owns_msr(msr) => return apic.write_msr(msr, value, now),
+            // The update signature is cleared by software before it reads it.
+            IA32_BIOS_SIGN_ID => {}
+            IA32_MISC_ENABLE if value == MISC_ENABLE_FAST_STRINGS => {}
+            IA32_PAT if is_page_attribute_table(value) => self.page_attribute_table = value,
+            _ => return Err(GeneralProtection),
+        }
+        Ok(None)
+    }
+
+    /// IA32_PAT, for the engine.
+    pub fn page_attribute_table(&self) -> u64 {
+        self.page_attribute_table
+    }
+}
+
+/// Whether every byte is a memory type: 0, 1, 4, 5, 6 or 7 (SDM vol. 3, table 13-10).
+fn is_page_attribute_table(value: u64) -> bool {
+    value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use addr::ApicId;
+
+    #[test]
+    fn what_is_not_in_the_table_is_a_fault() {
+        let mut apic = LocalApic::new(ApicId(0), true, 40);
+        let mut msrs = Msrs::default();
+        // Feature control, MTRR capability, machine check, SVM and debug registers, and one that nobody has.
+        for msr in [0x3a, 0xfe, 0x179, 0x1d9, 0x480, 0xc001_0114, 0xc001_0117, 0xdead_beef] {
+            assert_eq!(msrs.read(msr, &mut apic, 0), Err(GeneralProtection), "{msr:#x}");
+            assert!(msrs.write(msr, 0, &mut apic, 0).is_err(), "{msr:#x}");
+        }
+        assert!(msrs.write(IA32_TIME_STAMP_COUNTER, 0, &mut apic, 0).is_err());
+    }
+
+    #[test]
+    fn the_page_attribute_table_holds_memory_types_only() {
+        let mut apic = LocalApic::new(ApicId(0), true, 40);
+        let mut msrs = Msrs::default();
+        assert_eq!(msrs.read(IA32_PAT, &mut apic, 0), Ok(PAT_RESET));
+        for bad in [2, 3, 8, 0xff00_0000_0000_0000] {
+            assert!(msrs.write(IA32_PAT, bad, &mut apic, 0).is_err());
+        }
+        assert!(msrs.write(IA32_PAT, 0x0706_0504_0100_0606, &mut apic, 0).is_ok());
+        assert_eq!(msrs.read(IA32_PAT, &mut apic, 0), Ok(0x0706_0504_0100_0606));
+        assert_eq!(msrs.read(IA32_TIME_STAMP_COUNTER, &mut apic, 77), Ok(77));
+        assert_eq!(msrs.read(0x802, &mut apic, 0), Err(GeneralProtection), "not in x2APIC mode yet");
+    }
+}

@@ -1,0 +1,277 @@
+use super::*;
+use crate::vm::pci::fake::{GUEST, HOST, Nic, TABLE};
+use crate::vm::pci::{GuestMessage, MessageError};
+use addr::GuestPhys;
+
+fn assigned() -> (Nic, AssignedFunction) {
+    let mut nic = Nic::new();
+    let description = nic.describe();
+    let function = AssignedFunction::new(&nic, &description, GUEST).unwrap();
+    function.prepare(&mut nic);
+    nic.writes.clear();
+    (nic, function)
+}
+
+fn write(nic: &mut Nic, function: &mut AssignedFunction, offset: u8, width: Width, value: u32) -> Vec<PciEffectKind> {
+    let mut kinds = Vec::new();
+    function.write(nic, offset, width, value, &mut |effect| {
+        assert_eq!(effect.function, HOST);
+        kinds.push(effect.kind);
+    });
+    kinds
+}
+
+fn write_table(function: &mut AssignedFunction, offset: u64, value: u64) -> Vec<PciEffectKind> {
+    let mut kinds = Vec::new();
+    let address = GuestPhys::new(TABLE + offset);
+    let done = function.write_trapped(address, 8, value, &mut |effect| kinds.push(effect.kind));
+    assert_eq!(done, Some(TrappedWrite::Done));
+    kinds
+}
+
+#[test]
+fn identity_passes_and_the_rest_of_the_header_is_filtered() {
+    let (nic, function) = assigned();
+    let read = |offset| function.read(&nic, offset, Width::Dword);
+    assert_eq!((read(0x00), read(0x08), read(0x2C)), (0x10D3_8086, 0x0200_0000, 0x0000_8086));
+    assert_eq!(read(0x0C), 0x0000_4010, "multi-function bit or self test shown");
+    assert_eq!((read(0x30), read(0x3C)), (0, 0xFF), "expansion ROM or interrupt pin shown");
+    assert_eq!(function.read(&nic, 0x03, Width::Byte), 0x10);
+    assert_eq!(function.read(&nic, 0x02, Width::Word), 0x10D3);
+    assert_eq!(function.read(&nic, 0x03, Width::Word), 0xFFFF);
+}
+
+#[test]
+fn preparing_leaves_memory_decoding_and_takes_everything_else() {
+    let mut nic = Nic::new();
+    nic.set(0x04, 0x0010_0107);
+    let description = nic.describe();
+    AssignedFunction::new(&nic, &description, GUEST).unwrap().prepare(&mut nic);
+    assert_eq!(nic.command(), 0x0502, "memory, INTx off, the firmware's SERR");
+}
+
+#[test]
+fn the_list_shows_power_management_express_and_msix_only() {
+    let (nic, function) = assigned();
+    assert_eq!(function.read(&nic, 0x06, Width::Word) & 0x10, 0x10);
+    let mut offset = function.read(&nic, 0x34, Width::Byte) as u8;
+    let mut list = Vec::new();
+    while offset != 0 {
+        list.push((function.read(&nic, offset, Width::Byte), offset));
+        offset = function.read(&nic, offset + 1, Width::Byte) as u8;
+    }
+    assert_eq!(list, [(0x01, 0xC8), (0x10, 0xE0), (0x11, 0xA0)]);
+    let read = |offset| function.read(&nic, offset, Width::Dword);
+    assert_eq!((read(0xD0), read(0xD4)), (0, 0), "MSI shown");
+    assert_eq!(read(0xF4), 0, "what is behind a version 1 capability shown");
+    assert_eq!((read(0xC8), read(0xCC)), (0x0003_E001, 0x0008), "power management offers more than D0");
+    assert_eq!((read(0xE4), read(0xE8)), (0x0000_8001, 0x0010_2810), "function level reset offered");
+    assert_eq!((read(0xA0), read(0xA4), read(0xA8)), (0x0004_0011, 3, 0x2003));
+}
+
+#[test]
+fn a_function_without_a_list_shows_none() {
+    let mut nic = Nic::new();
+    nic.set(0x34, 0xD0);
+    nic.set(0xD0, 0x0080_0005);
+    let description = nic.describe();
+    let function = AssignedFunction::new(&nic, &description, GUEST).unwrap();
+    assert_eq!(function.read(&nic, 0x06, Width::Word) & 0x10, 0);
+    assert_eq!(function.read(&nic, 0x34, Width::Byte), 0);
+}
+
+#[test]
+fn command_bits_pass_as_far_as_they_may() {
+    let (mut nic, mut function) = assigned();
+    let kinds = write(&mut nic, &mut function, 0x04, Width::Word, 0xFFFF);
+    let decoding = PciEffectKind::Decoding { memory: true, io: true };
+    assert_eq!(kinds, [decoding, PciEffectKind::BusMaster { enabled: true }]);
+    assert_eq!(nic.writes, [(0x04, Width::Word, 0x0507)]);
+    assert_eq!(function.read(&nic, 0x04, Width::Word), 0x0407);
+    let kinds = write(&mut nic, &mut function, 0x04, Width::Byte, 0);
+    let decoding = PciEffectKind::Decoding { memory: false, io: false };
+    assert_eq!(kinds, [decoding, PciEffectKind::BusMaster { enabled: false }]);
+    assert_eq!(nic.command(), 0x0502, "memory decoding or INTx is the guest's");
+    assert_eq!(function.read(&nic, 0x04, Width::Word), 0x0400, "the other byte changed");
+}
+
+#[test]
+fn only_status_errors_written_as_one_are_cleared() {
+    let (mut nic, mut function) = assigned();
+    nic.set(0x04, 0xF910_0502);
+    write(&mut nic, &mut function, 0x04, Width::Dword, 0xFFFF_0000);
+    assert_eq!(nic.writes, [(0x06, Width::Word, 0xF900)]);
+    nic.writes.clear();
+    write(&mut nic, &mut function, 0x07, Width::Byte, 0x80);
+    assert_eq!(nic.writes, [(0x06, Width::Word, 0x8000)]);
+    nic.writes.clear();
+    write(&mut nic, &mut function, 0x06, Width::Word, 0x0010);
+    write(&mut nic, &mut function, 0x04, Width::Byte, 0);
+    assert!(nic.writes.is_empty());
+}
+
+#[test]
+fn a_range_is_sized_without_the_real_register_and_not_moved() {
+    let (mut nic, mut function) = assigned();
+    assert_eq!(write(&mut nic, &mut function, 0x1C, Width::Dword, u32::MAX), []);
+    assert_eq!(function.read(&nic, 0x1C, Width::Dword), 0xFFFF_C000);
+    let refused = PciEffectKind::Refused(Refusal::BarMove { index: 3, requested: 0xFEE0_0000 });
+    assert_eq!(write(&mut nic, &mut function, 0x1C, Width::Dword, 0xFEE0_0000), [refused]);
+    assert_eq!(function.read(&nic, 0x1C, Width::Dword), 0xFEBD_0000);
+    assert!(nic.writes.is_empty());
+}
+
+#[test]
+fn message_control_is_written_by_any_width_that_reaches_it() {
+    let (mut nic, mut function) = assigned();
+    for (offset, width, value) in
+        [(0xA2, Width::Word, 0xFFFF), (0xA0, Width::Dword, 0xFFFF_FFFF), (0xA3, Width::Byte, 0xC0)]
+    {
+        write(&mut nic, &mut function, offset, width, value);
+        assert_eq!(function.read(&nic, 0xA0, Width::Dword), 0xC004_0011, "{offset:#x}");
+        assert_eq!(nic.writes, [(0xA2, Width::Word, 0xC004)]);
+        write(&mut nic, &mut function, 0xA2, Width::Word, 0);
+        nic.writes.clear();
+    }
+    write(&mut nic, &mut function, 0xA0, Width::Word, 0xFFFF);
+    write(&mut nic, &mut function, 0xA2, Width::Byte, 0xFF);
+    write(&mut nic, &mut function, 0xA4, Width::Dword, 0xFFFF_FFFF);
+    assert!(nic.writes.is_empty());
+}
+
+#[test]
+fn entries_have_routes_before_the_real_function_is_let_go_and_keep_them_until_it_is_stopped() {
+    let (mut nic, mut function) = assigned();
+    write_table(&mut function, 0x10, 0xFEE0_0000);
+    write_table(&mut function, 0x18, 0x41);
+    write(&mut nic, &mut function, 0xA2, Width::Word, 0xC000);
+    nic.writes.clear();
+    let message = GuestMessage::decode(0xFEE0_0000, 0x41).unwrap();
+    for (value, wanted, hardware_first) in [
+        (0x8000, MsixEffect::Route { entry: 1, message }, false),
+        (0xC000, MsixEffect::Mask { entry: 1 }, true),
+        (0x8000, MsixEffect::Route { entry: 1, message }, false),
+        (0x0000, MsixEffect::Mask { entry: 1 }, true),
+    ] {
+        let log = std::cell::RefCell::new(Vec::new());
+        let mut recorder = Recorder { nic: &mut nic, log: &log };
+        function.write(&mut recorder, 0xA2, Width::Word, value, &mut |effect| log.borrow_mut().push(Some(effect.kind)));
+        let effect = Some(PciEffectKind::Msix(wanted));
+        assert_eq!(log.into_inner(), if hardware_first { [None, effect] } else { [effect, None] });
+    }
+}
+
+/// Puts a `None` into the log at each write, to see the order of writes and effects.
+struct Recorder<'a> {
+    nic: &'a mut Nic,
+    log: &'a std::cell::RefCell<Vec<Option<PciEffectKind>>>,
+}
+
+impl ConfigSpace for Recorder<'_> {
+    fn read(&self, function: PciAddress, offset: u16, width: Width) -> u32 {
+        self.nic.read(function, offset, width)
+    }
+    fn write(&mut self, function: PciAddress, offset: u16, width: Width, value: u32) {
+        self.log.borrow_mut().push(None);
+        self.nic.write(function, offset, width, value);
+    }
+}
+
+#[test]
+fn the_table_is_reached_at_its_address_and_its_page_forwards_the_rest() {
+    let (mut nic, mut function) = assigned();
+    assert_eq!(function.trapped_pages(), Some((HostPhys::new(TABLE), 0x1000)));
+    write_table(&mut function, 0x48, 0x41);
+    let refusals = std::cell::RefCell::new(Vec::new());
+    let read = |offset: i64, bytes| {
+        let address = GuestPhys::new(TABLE.wrapping_add_signed(offset));
+        function.read_trapped(address, bytes, &mut |effect| refusals.borrow_mut().push(effect.kind))
+    };
+    assert_eq!(read(0x48, 8), Some(TrappedRead::Value(0x41)));
+    assert_eq!(read(0x50, 4), Some(TrappedRead::Forward(HostPhys::new(TABLE + 0x50))));
+    assert!(refusals.borrow().is_empty());
+    assert_eq!(read(0x4C, 8), Some(TrappedRead::Value(u64::MAX)));
+    assert_eq!(read(0x49, 1), Some(TrappedRead::Value(u64::MAX)));
+    assert_eq!(refusals.borrow().len(), 2);
+    assert_eq!((read(-4, 4), read(-4, 8), read(0x1000, 4)), (None, None, None));
+    write(&mut nic, &mut function, 0xA2, Width::Word, 0x8000);
+    assert_eq!(
+        write_table(&mut function, 0x48, 0),
+        [PciEffectKind::Msix(MsixEffect::Unroutable {
+            entry: 4,
+            address: 0,
+            data: 0,
+            reason: MessageError::NotAnInterruptAddress
+        })]
+    );
+}
+
+#[test]
+fn a_table_in_the_middle_of_a_page_has_neighbours_on_both_sides() {
+    let mut nic = Nic::new();
+    nic.set(0xA4, 0x0000_0803);
+    let description = nic.describe();
+    let function = AssignedFunction::new(&nic, &description, GUEST).unwrap();
+    assert_eq!(function.trapped_pages(), Some((HostPhys::new(TABLE), 0x1000)));
+    let mut kinds = Vec::new();
+    let mut read = |offset, bytes| {
+        let address = GuestPhys::new(TABLE + offset);
+        function.read_trapped(address, bytes, &mut |effect| kinds.push(effect.kind))
+    };
+    assert_eq!(read(0x7FC, 4), Some(TrappedRead::Forward(HostPhys::new(TABLE + 0x7FC))));
+    assert_eq!(read(0x80C, 4), Some(TrappedRead::Value(1)));
+    assert_eq!(read(0x850, 4), Some(TrappedRead::Forward(HostPhys::new(TABLE + 0x850))));
+    assert_eq!(read(0x7FC, 8), Some(TrappedRead::Value(u64::MAX)));
+    assert_eq!(kinds, [PciEffectKind::Refused(Refusal::MsixTableAccess { offset: -4, bytes: 8 })]);
+}
+
+#[test]
+fn a_hidden_capability_within_the_length_of_a_shown_one_stays_hidden() {
+    let mut nic = Nic::new();
+    nic.set(0xA0, 0x0004_F011);
+    nic.set(0xE0, 0x0002_A010);
+    nic.set(0xF0, 0x1234_0009);
+    let description = nic.describe();
+    let function = AssignedFunction::new(&nic, &description, GUEST).unwrap();
+    assert_eq!(function.read(&nic, 0xE0, Width::Dword), 0x0002_A010);
+    assert_eq!((function.read(&nic, 0xF0, Width::Dword), function.read(&nic, 0xF4, Width::Dword)), (0, 0));
+}
+
+#[test]
+fn quarantine_is_for_good() {
+    let (mut nic, mut function) = assigned();
+    write(&mut nic, &mut function, 0x04, Width::Word, 0x0006);
+    write_table(&mut function, 0x00, 0xFEE0_0000);
+    write_table(&mut function, 0x08, 0x41);
+    write(&mut nic, &mut function, 0xA2, Width::Word, 0x8000);
+    let mut kinds = Vec::new();
+    function.quarantine(&mut nic, &mut |effect| kinds.push(effect.kind));
+    assert_eq!(kinds, [PciEffectKind::Msix(MsixEffect::Mask { entry: 0 })]);
+    assert_eq!((nic.command() & 4, nic.bytes[0xA3] & 0x80), (0, 0));
+    write(&mut nic, &mut function, 0x04, Width::Word, 0x0002);
+    let kinds = write(&mut nic, &mut function, 0x04, Width::Word, 0x0006);
+    assert!(matches!(kinds[..], [PciEffectKind::Refused(Refusal::Quarantined { .. })]));
+    let kinds = write(&mut nic, &mut function, 0xA2, Width::Word, 0x8000);
+    assert!(matches!(kinds[..], [PciEffectKind::Refused(Refusal::Quarantined { .. })]));
+    assert_eq!((nic.command() & 4, nic.bytes[0xA3] & 0x80), (0, 0));
+}
+
+#[test]
+fn functions_that_cannot_be_shown_are_refused() {
+    let refuse = |offset, value| {
+        let mut nic = Nic::new();
+        nic.set(offset, value);
+        let description = nic.describe();
+        AssignedFunction::new(&nic, &description, GUEST).map(|_| ()).unwrap_err()
+    };
+    assert_eq!(refuse(0x0C, 0x0001_0000), AssignError::NotAnEndpoint);
+    assert_eq!(refuse(0x20, 0xFFFF_FFFF), AssignError::InvalidBar(4));
+    assert_eq!(refuse(0x10, 0), AssignError::Unplaced(0));
+    assert!(matches!(refuse(0xA4, 0x0000_4003), AssignError::Msix(_)), "table behind its range");
+    assert!(matches!(refuse(0xA8, 0x0000_2007), AssignError::Msix(_)), "pending bits in BAR 7");
+    let mut nic = Nic::new();
+    let mut description = nic.describe();
+    let small = Bar::Memory { address: HostPhys::new(0xFEB8_0000), size: 256, prefetchable: false, is_64_bit: false };
+    description.bars = ::pci::Bars::new([::pci::BarSlot::Range(small); 6]);
+    assert_eq!(AssignedFunction::new(&nic, &description, GUEST).err(), Some(AssignError::SharesPage(0)));
+}

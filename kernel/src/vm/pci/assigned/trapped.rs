@@ -1,0 +1,106 @@
+//! The pages of a function's MSI-X table, which the guest reaches through the hypervisor only.
+
+use super::super::{EffectSink, Refusal};
+use super::{AssignedFunction, Msix, in_function};
+use addr::{GuestPhys, HostPhys, PAGE_SIZE};
+
+/// What a guest's read in the pages of the MSI-X table gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TrappedRead {
+    /// This value.
+    Value(u64),
+    /// What the real function answers at this address: it is in the table's page and not in the table.
+    Forward(HostPhys),
+}
+
+/// What is left to do for a guest's write in the pages of the MSI-X table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TrappedWrite {
+    /// Nothing.
+    Done,
+    /// The write, to the real function at this address: it is in the table's page and not in the table.
+    Forward(HostPhys),
+}
+
+/// Where an access in the trapped pages falls.
+enum Place {
+    /// In the table, at this offset.
+    Table(u64),
+    /// Over an end of the table, from this offset.
+    Across(i64),
+    /// Elsewhere in the function.
+    Beside(HostPhys),
+}
+
+impl AssignedFunction {
+    /// The pages that hold the real MSI-X table: first byte, and length in bytes. They are in no guest's tables.
+    pub fn trapped_pages(&self) -> Option<(HostPhys, u64)> {
+        let msix = self.msix.as_ref()?;
+        let start = msix.address.align_down(PAGE_SIZE);
+        let end = msix.address.checked_add(msix.table.length())?.checked_add(PAGE_SIZE - 1)?.align_down(PAGE_SIZE);
+        Some((start, end.as_u64().checked_sub(start.as_u64())?))
+    }
+
+    /// A guest's read of `bytes` bytes at `address`, or `None` where that is not in the [`Self::trapped_pages`].
+    pub fn read_trapped(&self, address: GuestPhys, bytes: usize, effects: &mut EffectSink<'_>) -> Option<TrappedRead> {
+        let msix = self.msix.as_ref()?;
+        Some(match self.place(msix, address, bytes)? {
+            Place::Table(offset) => TrappedRead::Value(msix.table.read(offset, bytes).unwrap_or_else(|| {
+                self.refuse_table_access(offset as i64, bytes, effects);
+                u64::MAX
+            })),
+            Place::Across(offset) => {
+                self.refuse_table_access(offset, bytes, effects);
+                TrappedRead::Value(u64::MAX)
+            }
+            Place::Beside(address) => TrappedRead::Forward(address),
+        })
+    }
+
+    /// A guest's write of `bytes` bytes at `address`, or `None` where that is not in the [`Self::trapped_pages`].
+    pub fn write_trapped(
+        &mut self,
+        address: GuestPhys,
+        bytes: usize,
+        value: u64,
+        effects: &mut EffectSink<'_>,
+    ) -> Option<TrappedWrite> {
+        let host = self.host;
+        let refused = match self.place(self.msix.as_ref()?, address, bytes)? {
+            Place::Table(offset) => {
+                let table = &mut self.msix.as_mut()?.table;
+                let done = table.write(offset, bytes, value, &mut in_function(host, effects));
+                if done { None } else { Some(offset as i64) }
+            }
+            Place::Across(offset) => Some(offset),
+            Place::Beside(address) => return Some(TrappedWrite::Forward(address)),
+        };
+        if let Some(offset) = refused {
+            self.refuse_table_access(offset, bytes, effects);
+        }
+        Some(TrappedWrite::Done)
+    }
+
+    /// Where an access in the trapped pages falls.
+    fn place(&self, msix: &Msix, address: GuestPhys, bytes: usize) -> Option<Place> {
+        let (pages, length) = self.trapped_pages()?;
+        let end = address.checked_add(bytes as u64)?.as_u64();
+        if address.as_u64() < pages.as_u64() || end > pages.as_u64().checked_add(length)? {
+            return None;
+        }
+        let table = msix.address.as_u64();
+        let table_end = table.checked_add(msix.table.length())?;
+        let start = address.as_u64();
+        Some(if end <= table || start >= table_end {
+            Place::Beside(HostPhys::new(start))
+        } else if start >= table && end <= table_end {
+            Place::Table(start - table)
+        } else {
+            Place::Across(start.wrapping_sub(table) as i64)
+        })
+    }
+
+    fn refuse_table_access(&self, offset: i64, bytes: usize, effects: &mut EffectSink<'_>) {
+        self.refuse(Refusal::MsixTableAccess { offset, bytes }, effects);
+    }
+}

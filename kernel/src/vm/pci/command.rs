@@ -1,0 +1,47 @@
+//! The guest's command register, and what of it the real one gets.
+
+use ::pci::spec::header::command::{
+    BUS_MASTER, INTERRUPT_DISABLE, IO_SPACE, MEMORY_SPACE, PARITY_ERROR_RESPONSE, SERR_ENABLE,
+};
+
+/// The bits that a guest can set. System errors are not among them: the machine's owner hears of those, not the guest.
+const GUEST_BITS: u16 = IO_SPACE | MEMORY_SPACE | BUS_MASTER | INTERRUPT_DISABLE;
+
+/// The command register of an assigned function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct GuestCommand {
+    guest: u16,
+    /// The firmware's bits, which are kept.
+    kept: u16,
+    /// Bus mastering is not the guest's any more.
+    pub quarantined: bool,
+}
+
+impl GuestCommand {
+    /// As after a reset for the guest; `real` is what the real register holds.
+    pub fn new(real: u16) -> Self {
+        Self { guest: 0, kept: real & (PARITY_ERROR_RESPONSE | SERR_ENABLE), quarantined: false }
+    }
+
+    /// What the guest reads.
+    pub fn guest(self) -> u16 {
+        self.guest
+    }
+
+    /// Sets what the guest wrote.
+    pub fn set_guest(&mut self, value: u16) {
+        self.guest = value & GUEST_BITS;
+    }
+
+    /// Whether the guest has all of these bits set.
+    pub fn has(self, bits: u16) -> bool {
+        self.guest & bits == bits
+    }
+
+    /// What the real register is to hold: memory decoding always, because the hypervisor writes the MSI-X table through
+    /// it, and INTx never, because nobody would end it.
+    pub fn real(self) -> u16 {
+        let follows = if self.quarantined { IO_SPACE } else { IO_SPACE | BUS_MASTER };
+        self.kept | self.guest & follows | MEMORY_SPACE | INTERRUPT_DISABLE
+    }
+}

@@ -1,0 +1,168 @@
+//! What a guest finds around its processor: ports, device registers in memory, and the lines that it prints.
+//!
+//! Everything here is driven by accesses that the guest made. What must happen to the machine for one of them (an
+//! interrupt's way, a line on the console) is done through [`Host`], so that a platform is logic and runs anywhere.
+
+use crate::vm::local_apic::{self, LocalApic};
+use crate::vm::memory::GuestMemory;
+use crate::vm::msr::Msrs;
+use crate::vm::pci::{GuestPciBus, PciEffect, TrappedRead, TrappedWrite};
+use crate::vm::serial::{self, SerialPort};
+use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE};
+use alloc::string::String;
+use pci::{ConfigSpace, Width};
+
+/// The ACPI power management control port of the guest's platform (that of QEMU's q35): a guest ends by writing
+/// [`SLEEP_ENABLE`] there.
+const PM1A_CONTROL: u16 = 0x604;
+/// SLP_EN with SLP_TYP 0, which is S5 on this platform (ACPI 4.8.3.2.1).
+const SLEEP_ENABLE: u32 = 1 << 13;
+const SLEEP_TYPE: u32 = 7 << 10;
+
+/// What a platform needs of the machine beside configuration space.
+pub trait Host {
+    /// Something that the guest asked of its PCI functions: to be done before the access goes on.
+    fn pci_effect(&mut self, effect: PciEffect);
+    /// The guest's local APIC asks for an interrupt elsewhere.
+    fn apic_effect(&mut self, effect: local_apic::Effect);
+    /// The guest has printed a line.
+    fn line(&mut self, line: String);
+    /// A read of a function's registers in a page that the guest may not have whole.
+    fn read_register(&mut self, address: HostPhys, bytes: u8) -> u64;
+    /// A write of such a register.
+    fn write_register(&mut self, address: HostPhys, bytes: u8, value: u64);
+}
+
+/// The machine, as one access of a guest reaches it.
+pub struct Services<'a, C> {
+    /// Its configuration space.
+    pub config: &'a mut C,
+    /// All else.
+    pub host: &'a mut dyn Host,
+}
+
+/// What an access means for the guest's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Outcome {
+    /// It goes on.
+    Continue,
+    /// It has switched itself off.
+    PowerOff,
+}
+
+/// The platform of one guest.
+pub struct Platform {
+    /// Its memory.
+    pub memory: GuestMemory,
+    /// The local APIC of its processor.
+    pub apic: LocalApic,
+    /// Its PCI bus.
+    pub pci: GuestPciBus,
+    /// Its model-specific registers.
+    pub msrs: Msrs,
+    serial: SerialPort,
+}
+
+impl Platform {
+    /// The platform of a guest with `memory` and the functions of `pci`.
+    pub fn new(memory: GuestMemory, pci: GuestPciBus, physical_address_bits: u8) -> Self {
+        let apic = LocalApic::new(ApicId(0), true, physical_address_bits);
+        Self { memory, apic, pci, msrs: Msrs::default(), serial: SerialPort::default() }
+    }
+
+    /// A read of `bytes` bytes (1, 2 or 4) from an I/O port. A port where nothing is reads as all ones.
+    pub fn read_port<C: ConfigSpace>(&mut self, port: u16, bytes: u8, services: &Services<'_, C>) -> u32 {
+        let Some(width) = Width::from_bytes(bytes.into()) else { return u32::MAX };
+        if GuestPciBus::claims_port(port) {
+            return self.pci.read_port(services.config, port, width);
+        }
+        // An access of several bytes reaches that many 8-bit registers, as on the bus behind an LPC bridge.
+        (0..bytes).rev().fold(0, |value, byte| value << 8 | u32::from(self.read_byte(port.wrapping_add(byte.into()))))
+    }
+
+    fn read_byte(&mut self, port: u16) -> u8 {
+        serial_offset(port).map_or(0xff, |offset| self.serial.read(offset))
+    }
+
+    /// A write of `bytes` bytes (1, 2 or 4) to an I/O port. A port where nothing is takes it and forgets it.
+    pub fn write_port<C: ConfigSpace>(
+        &mut self,
+        port: u16,
+        bytes: u8,
+        value: u32,
+        services: &mut Services<'_, C>,
+    ) -> Outcome {
+        let Some(width) = Width::from_bytes(bytes.into()) else { return Outcome::Continue };
+        if GuestPciBus::claims_port(port) {
+            let host = &mut *services.host;
+            self.pci.write_port(services.config, port, width, value, &mut |effect| host.pci_effect(effect));
+            return Outcome::Continue;
+        }
+        if port == PM1A_CONTROL && bytes >= 2 && value & (SLEEP_ENABLE | SLEEP_TYPE) == SLEEP_ENABLE {
+            return Outcome::PowerOff;
+        }
+        for byte in 0..u16::from(bytes) {
+            let line = serial_offset(port.wrapping_add(byte))
+                .and_then(|offset| self.serial.write(offset, (value >> (8 * byte)) as u8));
+            if let Some(line) = line {
+                services.host.line(line);
+            }
+        }
+        Outcome::Continue
+    }
+
+    /// A read of `bytes` bytes (1, 2, 4 or 8) of memory that is not mapped, at `now` in ticks; `None` where nothing is.
+    pub fn read_memory(&mut self, address: GuestPhys, bytes: u8, now: u64, host: &mut dyn Host) -> Option<u64> {
+        if let Some(offset) = self.apic_page_offset(address) {
+            // Registers are 32 bits at multiples of 16; what is beside them is undefined (SDM vol. 3, 12.4.1).
+            return Some(if bytes == 4 { self.apic.read_page(offset, now).into() } else { u64::MAX });
+        }
+        let read = self.pci.read_memory(address, bytes.into(), &mut |effect| host.pci_effect(effect))?;
+        Some(match read {
+            TrappedRead::Value(value) => value,
+            TrappedRead::Forward(address) => host.read_register(address, bytes),
+        })
+    }
+
+    /// A write of `bytes` bytes (1, 2, 4 or 8) of memory that is not mapped, at `now` in ticks; says whether something
+    /// is there.
+    pub fn write_memory(
+        &mut self,
+        address: GuestPhys,
+        bytes: u8,
+        value: u64,
+        now: u64,
+        host: &mut dyn Host,
+    ) -> bool {
+        if let Some(offset) = self.apic_page_offset(address) {
+            let effect = if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None };
+            if let Some(effect) = effect {
+                host.apic_effect(effect);
+            }
+            return true;
+        }
+        match self.pci.write_memory(address, bytes.into(), value, &mut |effect| host.pci_effect(effect)) {
+            None => return false,
+            Some(TrappedWrite::Done) => {}
+            Some(TrappedWrite::Forward(address)) => host.write_register(address, bytes, value),
+        }
+        true
+    }
+
+    /// The offset in the local APIC's page, if `address` is there and the page is.
+    fn apic_page_offset(&self, address: GuestPhys) -> Option<u16> {
+        let page = self.apic.page()?;
+        let offset = address.as_u64().checked_sub(page.as_u64()).filter(|offset| *offset < PAGE_SIZE)?;
+        u16::try_from(offset).ok()
+    }
+
+    /// Ends the guest's output: what it printed without an end of line.
+    pub fn take_rest_of_line(&mut self) -> Option<String> {
+        self.serial.take_rest()
+    }
+}
+
+fn serial_offset(port: u16) -> Option<u16> {
+    port.checked_sub(serial::FIRST_PORT).filter(|offset| *offset < serial::PORTS)
+}

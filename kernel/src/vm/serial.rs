@@ -1,0 +1,147 @@
+//! A guest's serial port: a 16550 whose line leads to the hypervisor's console. Output only, without interrupts.
+
+use alloc::string::String;
+
+/// Registers of a guest's COM1, by I/O port.
+pub const FIRST_PORT: u16 = 0x3f8;
+/// Number of its ports.
+pub const PORTS: u16 = 8;
+
+/// Longest line that is kept together; a longer one is broken.
+const MAXIMUM_LINE: usize = 240;
+
+mod register {
+    pub const DATA: u16 = 0;
+    pub const INTERRUPT_ENABLE: u16 = 1;
+    pub const INTERRUPT_IDENTIFICATION: u16 = 2;
+    pub const LINE_CONTROL: u16 = 3;
+    pub const MODEM_CONTROL: u16 = 4;
+    pub const LINE_STATUS: u16 = 5;
+    pub const MODEM_STATUS: u16 = 6;
+    pub const SCRATCH: u16 = 7;
+}
+const LINE_CONTROL_DIVISOR_LATCH: u8 = 1 << 7;
+const LINE_STATUS_DATA_READY: u8 = 1 << 0;
+const LINE_STATUS_TRANSMITTER_EMPTY: u8 = 0x60;
+const INTERRUPT_NONE: u8 = 1;
+const FIFO_ENABLED: u8 = 0xc0;
+const MODEM_CONTROL_LOOPBACK: u8 = 1 << 4;
+/// Carrier, data set ready, clear to send: somebody listens.
+const MODEM_STATUS_CONNECTED: u8 = 0xb0;
+
+/// The port's registers, and the line that is being written.
+#[derive(Debug, Default)]
+pub struct SerialPort {
+    interrupt_enable: u8,
+    fifo_control: u8,
+    line_control: u8,
+    modem_control: u8,
+    scratch: u8,
+    divisor: [u8; 2],
+    looped_back: Option<u8>,
+    line: String,
+}
+
+impl SerialPort {
+    /// A read of the register `offset` (0 to 7).
+    pub fn read(&mut self, offset: u16) -> u8 {
+        let latch = self.line_control & LINE_CONTROL_DIVISOR_LATCH != 0;
+        match offset {
+            register::DATA if latch => self.divisor[0],
+            register::DATA => self.looped_back.take().unwrap_or(0),
+            register::INTERRUPT_ENABLE if latch => self.divisor[1],
+            register::INTERRUPT_ENABLE => self.interrupt_enable,
+            register::INTERRUPT_IDENTIFICATION if self.fifo_control & 1 != 0 => INTERRUPT_NONE | FIFO_ENABLED,
+            register::INTERRUPT_IDENTIFICATION => INTERRUPT_NONE,
+            register::LINE_CONTROL => self.line_control,
+            register::MODEM_CONTROL => self.modem_control,
+            register::LINE_STATUS if self.looped_back.is_some() => {
+                LINE_STATUS_TRANSMITTER_EMPTY | LINE_STATUS_DATA_READY
+            }
+            register::LINE_STATUS => LINE_STATUS_TRANSMITTER_EMPTY,
+            register::MODEM_STATUS => self.modem_status(),
+            register::SCRATCH => self.scratch,
+            _ => 0xff,
+        }
+    }
+
+    /// A write to the register `offset` (0 to 7). Returns a line of output when it is complete.
+    pub fn write(&mut self, offset: u16, value: u8) -> Option<String> {
+        let latch = self.line_control & LINE_CONTROL_DIVISOR_LATCH != 0;
+        match offset {
+            register::DATA if latch => self.divisor[0] = value,
+            register::DATA if self.modem_control & MODEM_CONTROL_LOOPBACK != 0 => self.looped_back = Some(value),
+            register::DATA => return self.transmit(value),
+            register::INTERRUPT_ENABLE if latch => self.divisor[1] = value,
+            register::INTERRUPT_ENABLE => self.interrupt_enable = value & 0xf,
+            register::INTERRUPT_IDENTIFICATION => self.fifo_control = value,
+            register::LINE_CONTROL => self.line_control = value,
+            register::MODEM_CONTROL => self.modem_control = value & 0x1f,
+            register::SCRATCH => self.scratch = value,
+            _ => {}
+        }
+        None
+    }
+
+    /// What was written of a line that has no end yet.
+    pub fn take_rest(&mut self) -> Option<String> {
+        (!self.line.is_empty()).then(|| core::mem::take(&mut self.line))
+    }
+
+    fn transmit(&mut self, byte: u8) -> Option<String> {
+        match byte {
+            b'\n' => return Some(core::mem::take(&mut self.line)),
+            b'\r' => {}
+            // A guest must not be able to move the cursor over the hypervisor's own lines.
+            b' '..=b'~' | b'\t' => self.line.push(char::from(byte)),
+            _ => self.line.push('?'),
+        }
+        (self.line.len() >= MAXIMUM_LINE).then(|| core::mem::take(&mut self.line))
+    }
+
+    fn modem_status(&self) -> u8 {
+        if self.modem_control & MODEM_CONTROL_LOOPBACK == 0 {
+            return MODEM_STATUS_CONNECTED;
+        }
+        // In loopback RTS, DTR, OUT1 and OUT2 come back as CTS, DSR, RI and DCD.
+        let control = self.modem_control;
+        (control & 2) << 3 | (control & 1) << 5 | (control & 4) << 4 | (control & 8) << 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn print(port: &mut SerialPort, text: &[u8]) -> alloc::vec::Vec<String> {
+        text.iter().filter_map(|byte| port.write(0, *byte)).collect()
+    }
+
+    #[test]
+    fn lines_come_out_whole_and_harmless() {
+        let mut port = SerialPort::default();
+        assert_eq!(print(&mut port, b"one\r\ntwo\n\nthr\x1b[2Jee"), ["one", "two", ""]);
+        assert_eq!(port.take_rest().as_deref(), Some("thr?[2Jee"));
+        assert_eq!(port.take_rest(), None);
+        let lines = print(&mut port, &[b'x'; 1000]);
+        assert!(lines.iter().all(|line| line.len() == MAXIMUM_LINE) && lines.len() == 4);
+    }
+
+    #[test]
+    fn a_driver_finds_a_16550() {
+        let mut port = SerialPort::default();
+        port.write(7, 0x5a);
+        assert_eq!(port.read(7), 0x5a);
+        port.write(2, 1);
+        assert_eq!(port.read(2), 0xc1);
+        port.write(3, 0x83);
+        assert_eq!(port.write(0, b'\n'), None, "the divisor latch is no output");
+        assert_eq!(port.read(0), b'\n');
+        port.write(3, 3);
+        assert_eq!(port.read(5), 0x60);
+        port.write(4, 0x1a);
+        assert_eq!(port.read(6) & 0xf0, 0x90, "RTS and OUT2 come back as CTS and DCD");
+        assert_eq!(port.write(0, b'\n'), None, "loopback is no output");
+        assert_eq!((port.read(5), port.read(0), port.read(5)), (0x61, b'\n', 0x60));
+    }
+}

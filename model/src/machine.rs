@@ -1,0 +1,240 @@
+//! Memory, units, software and devices together, and the hook by which a test looks at every step.
+
+use crate::configuration::Configuration;
+use crate::faults::{Access, Fault};
+use crate::interrupt::Interrupt;
+use crate::memory::{Memory, View};
+use crate::unit::{Message, Unit};
+use crate::violation::Violation;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+/// Something that software did and hardware can see.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A store to memory, one atomic piece.
+    Store {
+        /// Where.
+        address: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// Cache lines were written back.
+    Flush {
+        /// Where.
+        address: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// A write to a register, after it took effect.
+    Register {
+        /// Of which unit.
+        unit: usize,
+        /// Offset.
+        offset: u16,
+    },
+}
+
+type Hook = Box<dyn FnMut(&Machine, Event)>;
+
+struct State {
+    memory: RefCell<Memory>,
+    units: RefCell<Vec<Unit>>,
+    hook: RefCell<Option<Hook>>,
+    time_us: Cell<u64>,
+}
+
+/// A machine with memory and remapping units. Clones are handles to the same machine: one for the driver's memory,
+/// one for its registers, one for the test.
+#[derive(Clone)]
+pub struct Machine {
+    state: Rc<State>,
+}
+
+impl Machine {
+    /// A machine with `memory` bytes from address 0 and no unit. Memory that nobody has written reads as 0xa5 in
+    /// every byte: a table that was not cleared shows.
+    pub fn new(memory: u64) -> Self {
+        Self {
+            state: Rc::new(State {
+                memory: RefCell::new(Memory::new(memory, 0xa5)),
+                units: RefCell::new(Vec::new()),
+                hook: RefCell::new(None),
+                time_us: Cell::new(0),
+            }),
+        }
+    }
+
+    /// A machine with one unit, which is unit 0.
+    pub fn with_unit(memory: u64, configuration: Configuration) -> Self {
+        let machine = Self::new(memory);
+        machine.add_unit(configuration);
+        machine
+    }
+
+    /// Adds a unit; answers its number.
+    pub fn add_unit(&self, configuration: Configuration) -> usize {
+        let mut units = self.state.units.borrow_mut();
+        units.push(Unit::new(configuration));
+        units.len() - 1
+    }
+
+    /// From now on, `hook` runs after every store, flush and register write of software. What it does itself does
+    /// not call it again.
+    pub fn on_event(&self, hook: impl FnMut(&Machine, Event) + 'static) {
+        *self.state.hook.borrow_mut() = Some(Box::new(hook));
+    }
+
+    /// The hook no longer runs.
+    pub fn clear_hook(&self) {
+        *self.state.hook.borrow_mut() = None;
+    }
+
+    fn event(&self, event: Event) {
+        let Some(mut hook) = self.state.hook.borrow_mut().take() else { return };
+        hook(self, event);
+        self.state.hook.borrow_mut().get_or_insert(hook);
+    }
+
+    /// Runs `f` on one unit and memory. `unit` is a number that [`Machine::add_unit`] gave.
+    pub fn unit<T>(&self, unit: usize, f: impl FnOnce(&mut Unit, &mut Memory) -> T) -> T {
+        f(&mut self.state.units.borrow_mut()[unit], &mut self.state.memory.borrow_mut())
+    }
+
+    /// Software reads a 32-bit register.
+    pub fn read32(&self, unit: usize, offset: u16) -> u32 {
+        self.unit(unit, |unit, memory| unit.read32(memory, offset))
+    }
+
+    /// Software reads a 64-bit register.
+    pub fn read64(&self, unit: usize, offset: u16) -> u64 {
+        self.unit(unit, |unit, memory| unit.read64(memory, offset))
+    }
+
+    /// Software writes a 32-bit register.
+    pub fn write32(&self, unit: usize, offset: u16, value: u32) {
+        self.unit(unit, |unit, memory| unit.write32(memory, offset, value));
+        self.event(Event::Register { unit, offset });
+    }
+
+    /// Software writes a 64-bit register.
+    pub fn write64(&self, unit: usize, offset: u16, value: u64) {
+        self.unit(unit, |unit, memory| unit.write64(memory, offset, value));
+        self.event(Event::Register { unit, offset });
+    }
+
+    /// Software loads a 64-bit word. Panics outside memory: the code under test has gone astray.
+    pub fn load(&self, address: u64) -> u64 {
+        for unit in self.state.units.borrow_mut().iter_mut() {
+            unit.look(&mut self.state.memory.borrow_mut());
+        }
+        let word = self.state.memory.borrow().read_u64(address, View::COHERENT);
+        word.unwrap_or_else(|| panic!("software loads from {address:#x}, which is no memory"))
+    }
+
+    /// Software stores one atomic piece of 1 to 16 bytes. Panics outside memory.
+    pub fn store(&self, address: u64, bytes: &[u8]) {
+        let stored = self.state.memory.borrow_mut().store(address, bytes);
+        assert!(stored, "software stores to {address:#x}, which is no memory");
+        self.event(Event::Store { address, len: bytes.len() as u64 });
+    }
+
+    /// Software stores a 64-bit word.
+    pub fn store_u64(&self, address: u64, value: u64) {
+        self.store(address, &value.to_le_bytes());
+    }
+
+    /// Software stores a 128-bit word in one piece (CMPXCHG16B).
+    pub fn store_u128(&self, address: u64, value: u128) {
+        self.store(address, &value.to_le_bytes());
+    }
+
+    /// Software writes the lines that these bytes touch back to memory.
+    pub fn flush(&self, address: u64, len: u64) {
+        self.state.memory.borrow_mut().flush(address, len);
+        self.event(Event::Flush { address, len });
+    }
+
+    /// A device asks for memory: every part of the request as (host-physical address, bytes), or the fault that
+    /// blocked it. What the unit learns stays in its caches; a fault is recorded.
+    pub fn dma(
+        &self,
+        unit: usize,
+        source: u16,
+        address: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<Vec<(u64, u64)>, Fault> {
+        self.unit(unit, |unit, memory| unit.remap(memory, source, address, len, access))
+    }
+
+    /// The same asked of a unit that has nothing cached, and without a trace. With [`Machine::dma`] this is the range
+    /// of what hardware may do: any mixture of remembering and reading anew.
+    pub fn dma_cold(
+        &self,
+        unit: usize,
+        source: u16,
+        address: u64,
+        len: u64,
+        access: Access,
+    ) -> Result<Vec<(u64, u64)>, Fault> {
+        self.unit(unit, |unit, memory| unit.cold().remap(memory, source, address, len, access))
+    }
+
+    /// A device writes bytes: `Ok` with what became of an interrupt request, `Ok(None)` for memory.
+    pub fn device_write(
+        &self,
+        unit: usize,
+        source: u16,
+        address: u64,
+        bytes: &[u8],
+    ) -> Result<Option<Interrupt>, Fault> {
+        if let (0xfee0_0000..=0xfeef_ffff, &[a, b, c, d]) = (address, bytes) {
+            return Ok(Some(self.interrupt(unit, source, address, u32::from_le_bytes([a, b, c, d]))));
+        }
+        let parts = self.dma(unit, source, address, bytes.len() as u64, Access::Write)?;
+        let mut rest = bytes;
+        for (at, len) in parts {
+            let (now, later) = rest.split_at(len as usize);
+            self.state.memory.borrow_mut().device_write(at, now);
+            rest = later;
+        }
+        Ok(None)
+    }
+
+    /// A device writes `data` to an address of the interrupt range.
+    pub fn interrupt(&self, unit: usize, source: u16, address: u64, data: u32) -> Interrupt {
+        self.unit(unit, |unit, memory| unit.interrupt(memory, source, address, data))
+    }
+
+    /// The same asked of a unit that has nothing cached, and without a trace (nothing is posted either).
+    pub fn interrupt_cold(&self, unit: usize, source: u16, address: u64, data: u32) -> Interrupt {
+        self.unit(unit, |unit, memory| unit.cold().interrupt(&mut memory.clone(), source, address, data))
+    }
+
+    /// Every unit does one piece of waiting work; `false` if none had any.
+    pub fn step(&self) -> bool {
+        let mut memory = self.state.memory.borrow_mut();
+        self.state.units.borrow_mut().iter_mut().fold(false, |any, unit| unit.step(&mut memory) | any)
+    }
+
+    /// The messages that a unit has sent since the last call.
+    pub fn take_messages(&self, unit: usize) -> Vec<Message> {
+        self.unit(unit, |unit, _| unit.take_messages())
+    }
+
+    /// What software did to a unit and must not have done.
+    pub fn violations(&self, unit: usize) -> Vec<Violation> {
+        self.unit(unit, |unit, _| unit.violations().to_vec())
+    }
+
+    /// Microseconds since the machine was made: they pass by [`Machine::pass_time`] only.
+    pub fn now_us(&self) -> u64 {
+        self.state.time_us.get()
+    }
+
+    /// Time passes.
+    pub fn pass_time(&self, microseconds: u64) {
+        self.state.time_us.set(self.state.time_us.get().saturating_add(microseconds));
+    }
+}

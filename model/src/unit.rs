@@ -1,0 +1,423 @@
+//! One remapping unit: its registers come to life here (chapter 11.4).
+
+use crate::caches::{Caches, ContextScope, Eviction, InterruptScope, PageScope};
+use crate::configuration::Configuration;
+use crate::memory::Memory;
+use crate::queue::Descriptor;
+use crate::registers::*;
+use crate::violation::Violation;
+use std::collections::VecDeque;
+
+/// A message-signalled interrupt of the unit itself (fault event, invalidation completion event).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Upper and lower address registers.
+    pub address: u64,
+    /// Data register.
+    pub data: u32,
+}
+
+/// When commands and descriptors take effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Latency {
+    /// At once.
+    Immediate,
+    /// One piece of work at every n-th look of software (register read or load from memory); n at least 1.
+    Looks(u32),
+    /// One piece of work at every [`Unit::step`]; without it, never: hardware that hangs.
+    Steps,
+}
+
+/// Work that software has given and that is not done.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    Command(u32),
+    ContextRegister,
+    IotlbRegister,
+    Descriptor(Descriptor),
+}
+
+/// A remapping unit.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    pub(crate) configuration: Configuration,
+    pub(crate) registers: RegisterFile,
+    pub(crate) caches: Caches,
+    /// RTADDR as SRTP latched it.
+    pub(crate) root_table: u64,
+    /// IRTA as SIRTP latched it.
+    pub(crate) interrupt_table: u64,
+    /// The fault record that the next fault goes into.
+    pub(crate) next_record: u16,
+    pub(crate) messages: Vec<Message>,
+    latency: Latency,
+    looks: u32,
+    work: VecDeque<Work>,
+    /// What must be invalidated globally since the last SRTP (contexts, pages) and SIRTP.
+    due: [bool; 3],
+    violations: Vec<Violation>,
+}
+
+impl Unit {
+    /// A unit at reset: everything off, work done at once, caches that forget nothing.
+    pub fn new(configuration: Configuration) -> Self {
+        let registers = RegisterFile::new(
+            configuration.cap(),
+            configuration.ecap(),
+            configuration.iotlb_offset,
+            configuration.fault_offset,
+            configuration.fault_records,
+        );
+        Self {
+            configuration,
+            registers,
+            caches: Caches::new(Eviction::Never),
+            root_table: 0,
+            interrupt_table: 0,
+            next_record: 0,
+            messages: Vec::new(),
+            latency: Latency::Immediate,
+            looks: 0,
+            work: VecDeque::new(),
+            due: [false; 3],
+            violations: Vec::new(),
+        }
+    }
+
+    /// What the unit can do.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// From now on, work is done so. Work that is waiting stays.
+    pub fn set_latency(&mut self, latency: Latency) {
+        self.latency = latency;
+        self.looks = 0;
+    }
+
+    /// From now on, cached entries are lost so.
+    pub fn set_eviction(&mut self, eviction: Eviction) {
+        self.caches.eviction = eviction;
+    }
+
+    /// What software did and must not have done.
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// A register's value, without time passing as it does when software reads.
+    pub fn peek(&self, register: u16) -> u64 {
+        self.registers.get(register)
+    }
+
+    /// The messages sent since the last call.
+    pub fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.messages)
+    }
+
+    /// The same unit with nothing cached, as hardware that has forgotten everything.
+    pub fn cold(&self) -> Self {
+        let mut unit = self.clone();
+        unit.caches = Caches::new(Eviction::Never);
+        unit
+    }
+
+    pub(crate) fn violation(&mut self, violation: Violation) {
+        if !self.violations.contains(&violation) {
+            self.violations.push(violation);
+        }
+    }
+
+    /// Software reads 32 bits.
+    pub fn read32(&mut self, memory: &mut Memory, offset: u16) -> u32 {
+        self.read(memory, offset, 4) as u32
+    }
+
+    /// Software reads 64 bits.
+    pub fn read64(&mut self, memory: &mut Memory, offset: u16) -> u64 {
+        self.read(memory, offset, 8)
+    }
+
+    /// Software writes 32 bits.
+    pub fn write32(&mut self, memory: &mut Memory, offset: u16, value: u32) {
+        self.write(memory, offset, 4, value.into());
+    }
+
+    /// Software writes 64 bits.
+    pub fn write64(&mut self, memory: &mut Memory, offset: u16, value: u64) {
+        self.write(memory, offset, 8, value);
+    }
+
+    fn read(&mut self, memory: &mut Memory, offset: u16, width: u8) -> u64 {
+        self.look(memory);
+        self.registers.read(offset, width).unwrap_or_else(|()| {
+            self.violation(Violation::RegisterAccess { offset, width });
+            u64::MAX >> (64 - 8 * u32::from(width))
+        })
+    }
+
+    /// Software looks, at a register or in memory: time passes for the unit.
+    pub(crate) fn look(&mut self, memory: &mut Memory) {
+        if let Latency::Looks(every) = self.latency {
+            self.looks += 1;
+            if self.looks >= every.max(1) {
+                self.looks = 0;
+                self.step(memory);
+            }
+        }
+    }
+
+    /// Does one piece of waiting work; `false` if there was none.
+    pub fn step(&mut self, memory: &mut Memory) -> bool {
+        let Some(work) = self.work.pop_front() else { return false };
+        match work {
+            Work::Command(bits) => self.complete_command(memory, bits),
+            Work::ContextRegister => self.complete_context_register(memory),
+            Work::IotlbRegister => self.complete_iotlb_register(memory),
+            Work::Descriptor(descriptor) => self.execute(memory, descriptor),
+        }
+        true
+    }
+
+    fn give(&mut self, memory: &mut Memory, work: Work) {
+        self.work.push_back(work);
+        self.settle(memory);
+    }
+
+    fn settle(&mut self, memory: &mut Memory) {
+        while self.latency == Latency::Immediate && self.step(memory) {}
+    }
+
+    pub(crate) fn queue_work(&mut self, descriptor: Descriptor) {
+        self.work.push_back(Work::Descriptor(descriptor));
+    }
+
+    pub(crate) fn drop_descriptors(&mut self) {
+        self.work.retain(|work| !matches!(work, Work::Descriptor(_)));
+    }
+
+    fn write(&mut self, memory: &mut Memory, offset: u16, width: u8, value: u64) {
+        let status = self.registers.get32(GSTS);
+        let written = match self.registers.write(offset, width, value) {
+            Err(()) => return self.violation(Violation::RegisterAccess { offset, width }),
+            Ok(None) => return,
+            Ok(Some(written)) => written,
+        };
+        let Written { register, old, raw, upper } = written;
+        let iotlb = self.configuration.iotlb_offset + 8;
+        match register {
+            GCMD => self.command(memory, raw as u32),
+            _ if register == CCMD || register == iotlb => {
+                self.registers.update(register, 0, BUSY);
+                if old & BUSY != 0 {
+                    self.registers.set(register, old);
+                    self.violation(Violation::CommandInProgress(register));
+                } else if upper && raw & BUSY != 0 {
+                    if status & QIE != 0 {
+                        // Ignored; whether the busy bit shows is up to the unit. Here nothing shows.
+                        return self.violation(Violation::RegisterInvalidationWithQueue(register));
+                    }
+                    self.registers.update(register, BUSY, 0);
+                    let work = if register == CCMD { Work::ContextRegister } else { Work::IotlbRegister };
+                    self.give(memory, work);
+                }
+            }
+            FSTS => {
+                self.fault_status_written();
+                self.fetch_descriptors(memory);
+                self.settle(memory);
+            }
+            FECTL => self.fault_control_written(),
+            ICS => self.completion_status_written(),
+            IECTL => self.completion_control_written(),
+            PMEN if self.configuration.protected_regions => {
+                let enabled = self.registers.get(PMEN) >> 31;
+                self.registers.set(PMEN, enabled << 31 | enabled);
+            }
+            PMEN => self.registers.set(PMEN, 0),
+            IQA | IQT if !self.configuration.queued_invalidation => {
+                self.registers.set(register, 0);
+                self.violation(Violation::NotSupported(register));
+            }
+            IQA if status & QIE != 0 => {
+                self.registers.set(IQA, old);
+                self.violation(Violation::RegisterLocked(IQA));
+            }
+            IQT => {
+                self.fetch_descriptors(memory);
+                self.settle(memory);
+            }
+            IRTA if !self.configuration.interrupt_remapping => {
+                self.registers.set(IRTA, 0);
+                self.violation(Violation::NotSupported(IRTA));
+            }
+            _ if register >= self.configuration.fault_offset => self.fault_status_written(),
+            _ => {}
+        }
+    }
+
+    /// A write to GCMD (11.4.4.1): bits of state are compared with GSTS, one-shot bits act when 1.
+    fn command(&mut self, memory: &mut Memory, value: u32) {
+        if self.work.iter().any(|work| matches!(work, Work::Command(_))) {
+            return self.violation(Violation::CommandInProgress(GCMD));
+        }
+        let status = self.registers.get32(GSTS);
+        let states = TE | QIE | IRE | CFI;
+        let one_shot = value & (SRTP | WBF | SIRTP);
+        let bits = (value ^ status) & states | one_shot;
+        let unknown = value & !(states | SRTP | WBF | SIRTP);
+        let remapping = if self.configuration.interrupt_remapping { 0 } else { IRE | SIRTP | CFI };
+        let queue = if self.configuration.queued_invalidation { 0 } else { QIE };
+        if unknown != 0 || bits & (remapping | queue) != 0 {
+            self.violation(Violation::NotSupported(GCMD));
+        }
+        let bits = bits & !(remapping | queue);
+        if bits.count_ones() > 1 {
+            self.violation(Violation::SeveralCommands(bits));
+        }
+        if bits & (SRTP | SIRTP) != 0 {
+            self.registers.update(GSTS, 0, (bits & (SRTP | SIRTP)).into());
+        }
+        if bits & WBF != 0 {
+            self.registers.update(GSTS, WBF.into(), 0);
+        }
+        for bit in (0..32).map(|bit| 1u32 << bit).filter(|bit| bits & bit != 0) {
+            self.work.push_back(Work::Command(bit));
+        }
+        self.settle(memory);
+    }
+
+    fn complete_command(&mut self, memory: &mut Memory, bit: u32) {
+        let status = self.registers.get32(GSTS);
+        match bit {
+            SRTP => {
+                self.root_table = self.registers.get(RTADDR);
+                let owed = !self.configuration.srtp_invalidates;
+                self.due[..2].copy_from_slice(&[owed; 2]);
+                if !owed {
+                    self.caches.invalidate_contexts(ContextScope::Global);
+                    self.caches.invalidate_pages(PageScope::Global);
+                }
+                self.registers.update(GSTS, SRTP.into(), 0);
+            }
+            SIRTP => {
+                self.interrupt_table = self.registers.get(IRTA);
+                if self.interrupt_table & 0x800 != 0 && !self.configuration.extended_interrupt_mode {
+                    self.interrupt_table &= !0x800;
+                    self.violation(Violation::NotSupported(IRTA));
+                }
+                self.due[2] = !self.configuration.sirtp_invalidates;
+                if !self.due[2] {
+                    self.caches.invalidate_interrupts(InterruptScope::Global);
+                }
+                self.registers.update(GSTS, SIRTP.into(), 0);
+            }
+            WBF => {
+                memory.drain_write_buffer();
+                self.registers.update(GSTS, 0, WBF.into());
+            }
+            _ => {
+                let turns_on = status & bit == 0;
+                self.check_switch(bit, turns_on);
+                self.registers.set(GSTS, (status ^ bit).into());
+                if bit == QIE {
+                    // The head starts at 0 whenever the queue does.
+                    self.registers.set(IQH, 0);
+                    self.fetch_descriptors(memory);
+                }
+            }
+        }
+    }
+
+    /// What must be so when a state bit changes.
+    fn check_switch(&mut self, bit: u32, turns_on: bool) {
+        let status = self.registers.get32(GSTS);
+        match (bit, turns_on) {
+            (TE, true) => {
+                if status & SRTP == 0 {
+                    self.violation(Violation::TranslationWithoutRootTable);
+                }
+                if self.due[0] || self.due[1] {
+                    self.violation(Violation::InvalidationDue(RTADDR));
+                }
+            }
+            (IRE, true) => {
+                if status & SIRTP == 0 {
+                    self.violation(Violation::RemappingWithoutTable);
+                }
+                if status & QIE == 0 {
+                    self.violation(Violation::RemappingWithoutQueue);
+                }
+                if self.due[2] {
+                    self.violation(Violation::InvalidationDue(IRTA));
+                }
+            }
+            (QIE, true) if self.registers.get(IQT) != 0 => self.violation(Violation::QueueNotEmpty),
+            (QIE, false) => {
+                let busy = self.work.iter().any(|work| matches!(work, Work::Descriptor(_)));
+                if busy || self.registers.get(IQH) != self.registers.get(IQT) {
+                    self.violation(Violation::QueueNotEmpty);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// CCMD (11.4.6.1): ICC 63, CIRG 62:61, CAIG 60:59, FM 33:32, SID 31:16, DID 15:0.
+    fn complete_context_register(&mut self, memory: &mut Memory) {
+        let command = self.registers.get(CCMD);
+        memory.drain_write_buffer();
+        let granularity = command >> 61 & 3;
+        let scope = match granularity {
+            1 => Some(ContextScope::Global),
+            2 => Some(ContextScope::Domain(command as u16)),
+            3 => Some(ContextScope::Device {
+                domain: command as u16,
+                source: (command >> 16) as u16,
+                function_mask: (command >> 32) as u8 & 3,
+            }),
+            _ => None,
+        };
+        if let Some(scope) = scope {
+            self.contexts_invalidated(scope);
+        }
+        self.registers.update(CCMD, granularity << 59, BUSY | 3 << 59);
+    }
+
+    /// IOTLB (11.4.6.2): IVT 63, IIRG 61:60, IAIG 58:57, DR 49, DW 48, DID 47:32; the pages are in IVA.
+    fn complete_iotlb_register(&mut self, memory: &mut Memory) {
+        let register = self.configuration.iotlb_offset + 8;
+        let command = self.registers.get(register);
+        memory.drain_write_buffer();
+        let domain = (command >> 32) as u16;
+        let granularity = command >> 60 & 3;
+        let scope = match granularity {
+            1 => Some(PageScope::Global),
+            2 => Some(PageScope::Domain(domain)),
+            3 => self.page_scope(domain, self.registers.get(register - 8)),
+            _ => None,
+        };
+        // IAIG 0 says that the request was not understood and nothing was invalidated.
+        let done = if scope.is_some() { granularity } else { 0 };
+        if let Some(scope) = scope {
+            self.pages_invalidated(scope);
+        }
+        self.registers.update(register, done << 57, BUSY | 3 << 57);
+    }
+
+    pub(crate) fn contexts_invalidated(&mut self, scope: ContextScope) {
+        self.due[0] &= scope != ContextScope::Global;
+        self.caches.invalidate_contexts(scope);
+    }
+
+    pub(crate) fn pages_invalidated(&mut self, scope: PageScope) {
+        // Pages invalidated before contexts can be cached again under the old context (6.6): the order is owed too.
+        self.due[1] &= scope != PageScope::Global || self.due[0];
+        self.caches.invalidate_pages(scope);
+    }
+
+    pub(crate) fn interrupts_invalidated(&mut self, scope: InterruptScope) {
+        self.due[2] &= scope != InterruptScope::Global;
+        self.caches.invalidate_interrupts(scope);
+    }
+}

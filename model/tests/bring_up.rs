@@ -1,0 +1,177 @@
+//! Bring-up of every kind of unit, and out of every state that firmware leaves.
+
+mod support;
+
+use model::registers::{GCMD, GSTS, IQA, IQE, IQT, IRE, IRTA, PMEN, QIE, RTADDR, SIRTP, SRTP, TE};
+use model::{Access, Configuration, Interrupt, Latency, Reason};
+use support::*;
+use vtd::Error;
+
+#[test]
+fn every_kind_of_unit_comes_up_and_denies_everything() {
+    for (kind, configuration) in kinds() {
+        let board = Board::up(configuration);
+        let status = board.machine.read32(0, GSTS);
+        assert_eq!(status, TE | SRTP | QIE | IRE | SIRTP, "{kind}");
+        for iova in [0, 0x1000, GUESTS, SECRET] {
+            assert_eq!(board.write(NIC, iova), Err(Reason::ROOT_NOT_PRESENT), "{kind}");
+        }
+        let forged = board.machine.interrupt(0, NIC.as_u16(), 0xfee0_0000, 0x80);
+        assert!(matches!(forged, Interrupt::Blocked(fault) if fault.reason == Reason::COMPATIBILITY_BLOCKED), "{kind}");
+        for index in 0..256 {
+            let forged = board.machine.interrupt(0, NIC.as_u16(), 0xfee0_0010 | index << 5, 0);
+            assert!(matches!(forged, Interrupt::Blocked(fault) if fault.reason == Reason::IRTE_NOT_PRESENT), "{kind}");
+        }
+        board.done();
+    }
+}
+
+#[test]
+fn translation_is_never_on_with_anything_reachable() {
+    for (kind, configuration) in kinds() {
+        let mut board = Board::probe(configuration);
+        board.machine.on_event(move |machine, _| {
+            if machine.unit(0, |unit, _| unit.peek(GSTS)) & u64::from(TE) != 0 {
+                let answer = machine.dma_cold(0, NIC.as_u16(), 0x1000, 4, Access::Write);
+                assert!(answer.is_err(), "{kind}");
+            }
+        });
+        let settings = vtd::Configuration { interrupt_entries: None, ..SETTINGS };
+        board.unit.bring_up(&mut board.memory, &settings).unwrap();
+        board.done();
+    }
+}
+
+#[test]
+fn what_firmware_left_on_is_stopped_and_its_caches_are_forgotten() {
+    for (kind, configuration) in kinds() {
+        let mut board = Board::probe(Configuration { protected_regions: true, ..configuration });
+        // Firmware's tables let the device reach everything: one context table, one domain.
+        let machine = &board.machine;
+        let levels = u64::from(board.levels().count());
+        let (root, contexts, tables, ring, irt) = (0x8_0000, 0x8_1000, 0x8_2000, 0x8_8000, 0x8_9000);
+        for page in (root..0x8_a000).step_by(4096) {
+            for at in (page..page + 4096).step_by(8) {
+                machine.unit(0, |_, memory| assert!(memory.store(at, &[0; 8])));
+            }
+        }
+        machine.store_u64(root, contexts | 1);
+        machine.store_u64(contexts + 16 * 0x18 + 8, 1 << 8 | (levels - 2));
+        machine.store_u64(contexts + 16 * 0x18, tables | 1);
+        for level in 0..levels - 1 {
+            machine.store_u64(tables + level * 4096, (tables + (level + 1) * 4096) | 3);
+        }
+        machine.store_u64(tables + (levels - 1) * 4096 + 8, SECRET | 3);
+        machine.unit(0, |unit, memory| {
+            memory.flush_all();
+            unit.set_latency(Latency::Immediate);
+        });
+        machine.write64(0, RTADDR, root);
+        machine.write32(0, GCMD, SRTP);
+        machine.write64(0, IQA, ring);
+        machine.write32(0, GCMD, QIE);
+        for (slot, low) in [0x11u64, 0x12].into_iter().enumerate() {
+            machine.store_u64(ring + 16 * slot as u64, low);
+        }
+        machine.write64(0, IQT, 32);
+        machine.write32(0, GCMD, QIE | TE);
+        machine.write64(0, IRTA, irt | 7);
+        machine.write32(0, GCMD, QIE | TE | SIRTP);
+        machine.store_u64(ring + 32, 0x04);
+        machine.write64(0, IQT, 48);
+        machine.write32(0, GCMD, QIE | TE | IRE);
+        machine.write32(0, PMEN, 1 << 31);
+        assert_eq!(board.write(NIC, 0x1000), Ok(SECRET), "{kind}");
+        assert_eq!(machine.violations(0), [], "{kind}");
+        machine.unit(0, |unit, memory| {
+            memory.flush_all();
+            unit.set_latency(Latency::Looks(3));
+        });
+
+        // The queue of firmware stands in the middle of its ring, and its domain id is the driver's too.
+        let mut settings = SETTINGS;
+        if !board.capabilities().extended_interrupt_mode() {
+            settings.destination_mode = vtd::DestinationMode::XApic;
+        }
+        board.unit.bring_up(&mut board.memory, &settings).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(board.write(NIC, 0x1000), Err(Reason::ROOT_NOT_PRESENT), "{kind}");
+        assert_eq!(board.machine.read32(0, PMEN), 0, "{kind}");
+        assert_eq!(board.machine.violations(0), [], "{kind}");
+    }
+}
+
+#[test]
+fn a_unit_that_never_answers_is_an_error_and_not_a_hang() {
+    let mut board = Board::probe(Configuration::default());
+    board.machine.unit(0, |unit, _| unit.set_latency(Latency::Steps));
+    let error = board.unit.bring_up(&mut board.memory, &SETTINGS).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error}");
+    assert!(!board.unit.translation_enabled());
+}
+
+#[test]
+fn an_invalidation_that_never_completes_poisons_the_unit_and_a_late_completion_changes_nothing() {
+    let mut board = Board::up(Configuration::default());
+    let mut domain = board.domain(3);
+    board.map(&mut domain, 0x1000, GUESTS, 0x1000);
+    board.assign(NIC, &domain);
+    assert_eq!(board.write(NIC, 0x1000), Ok(GUESTS));
+
+    board.machine.unit(0, |unit, _| unit.set_latency(Latency::Steps));
+    let error = board.unit.clear(&mut board.memory, NIC).unwrap_err();
+    assert!(matches!(error, Error::Invalidation(vtd::QueueError::Timeout { .. })), "{error}");
+    assert!(board.unit.is_poisoned());
+    assert_eq!(write_cold(&board.machine, NIC, 0x1000), Err(Reason::CONTEXT_NOT_PRESENT));
+
+    // The next invalidation is not taken for complete because the first one completes now.
+    let mut sneaked = false;
+    let machine = board.machine.clone();
+    board.machine.on_event(move |_, event| {
+        if matches!(event, model::Event::Register { offset: IQT, .. }) && !sneaked {
+            sneaked = true;
+            // The work of the first call, with its wait, and no more.
+            machine.step();
+            machine.step();
+        }
+    });
+    let what = [vtd::IotlbInvalidation::Global];
+    let error = board.unit.invalidate_iotlb(&mut board.memory, what).unwrap_err();
+    assert!(matches!(error, Error::Invalidation(vtd::QueueError::Timeout { .. })), "{error}");
+}
+
+#[test]
+fn a_device_that_does_not_answer_is_an_error() {
+    let mut board = Board::up(Configuration::default());
+    board.machine.on_event(|machine, event| {
+        if matches!(event, model::Event::Register { offset: IQT, .. }) {
+            machine.unit(0, |unit, _| unit.inject_invalidation_timeout(NIC.as_u16()));
+        }
+    });
+    let what = [vtd::IotlbInvalidation::Global];
+    let error = board.unit.invalidate_iotlb(&mut board.memory, what).unwrap_err();
+    assert!(matches!(error, Error::Invalidation(vtd::QueueError::DeviceTimeout)), "{error}");
+    board.machine.clear_hook();
+    board.unit.invalidate_iotlb(&mut board.memory, what).expect("the queue goes on");
+}
+
+#[test]
+fn a_refused_descriptor_is_reported_and_the_queue_goes_on() {
+    let mut board = Board::up(Configuration::default());
+    board.machine.on_event(|machine, event| {
+        // What the driver has just put into the ring is damaged before hardware is told.
+        if let model::Event::Store { address, .. } = event {
+            let ring = machine.read64(0, IQA) & !0xfff;
+            if address == ring + (machine.read64(0, IQT) & 0xff0) {
+                machine.unit(0, |_, memory| assert!(memory.store(address, &[0xf, 0, 0, 0, 0, 0, 0, 0])));
+            }
+        }
+    });
+    let what = [vtd::IotlbInvalidation::Global];
+    let error = board.unit.invalidate_iotlb(&mut board.memory, what).unwrap_err();
+    assert!(matches!(error, Error::Invalidation(vtd::QueueError::Refused { .. })), "{error}");
+    board.machine.clear_hook();
+    assert_eq!(board.machine.read32(0, model::registers::FSTS) & IQE, 0);
+    for _ in 0..600 {
+        board.unit.invalidate_iotlb(&mut board.memory, what).expect("the queue goes on");
+    }
+}

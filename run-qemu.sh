@@ -1,0 +1,213 @@
+#!/bin/bash
+# Builds the hypervisor and its test guest, and runs them in QEMU.
+#
+#   ./run-qemu.sh [OPTIONS] [-- QEMU-OPTIONS]
+#
+# The machine has VT-d (intel-iommu) and one network card (e1000e, 8086:10d3 at 00:03.0), which the guest gets. The serial
+# port of the machine is this terminal. It ends by itself.
+#
+#   --engine tcg|kvm   what executes the code (default: tcg, which needs nothing of this machine)
+#   --memory SIZE      the machine's memory (default: 256M)
+#   --config FILE      which guests there are and what they get (default: guests/netprobe.toml)
+#   --file FILE        one more file for the archive, such as another guest's kernel; may be repeated
+#   --archive FILE     a finished archive (guests/pack.sh) in place of --config and --file
+#   --no-archive       no archive: a hypervisor without guests
+#   --grub             start through GRUB (Multiboot2, from a CD image) and not through QEMU's -kernel (PVH)
+#   --iommu OPTIONS    options of QEMU's intel-iommu, or none for a machine without VT-d
+#                      (default: intremap=on,eim=on; before QEMU 9 intremap=on, because its TCG has no x2APIC)
+#   --timeout SECONDS  the longest run (default: 120)
+#   --serial FILE      a copy of the serial output
+#   --trace FILE       QEMU's own record of VT-d commands, remapped interrupts and faults, and of delivered interrupts
+#   --qemu PATH        the QEMU to use (default: $QEMU, or qemu-system-x86_64)
+#   --build-only       build, and print where the image, the guest and the archive are
+#   --help             this text
+#
+# Exit status: 0 the run passed; 1 it failed or ended without a result; 124 it took too long; 2 QEMU could not run it or the
+# options make no sense; 3 a program is missing and was not installed (the command that does it is printed).
+# Needs: Rust (rustup, or a distribution's packages) and QEMU 7.2 or newer. As root, installs from Debian or Ubuntu what is missing.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")" && pwd)
+. "$root/tests/tools/packages.sh"
+. "$root/tests/tools/toolchain.sh"
+
+step() { echo "run-qemu: $*" >&2; }
+fail() {
+    step "$*"
+    exit 2
+}
+
+engine=tcg memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout=120 trace= serial=
+qemu=${QEMU:-qemu-system-x86_64} grub= build_only= files=()
+while [ $# -gt 0 ]; do
+    option=$1
+    shift
+    case $option in
+        --engine | --memory | --config | --file | --archive | --iommu | --timeout | --serial | --trace | --qemu)
+            [ $# -gt 0 ] || fail "$option needs a value (see --help)"
+            value=$1
+            shift
+            ;;
+    esac
+    case $option in
+        --engine) engine=$value ;;
+        --memory) memory=$value ;;
+        --config) config=$value ;;
+        --file) files+=("$value") ;;
+        --archive) archive=$value ;;
+        --no-archive) archive=none ;;
+        --grub) grub=yes ;;
+        --iommu) iommu=$value ;;
+        --timeout) timeout=$value ;;
+        --serial) serial=$value ;;
+        --trace) trace=$value ;;
+        --qemu) qemu=$value ;;
+        --build-only) build_only=yes ;;
+        --help | -h)
+            sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+            exit 0
+            ;;
+        --) break ;;
+        *) fail "unknown option $option (see --help)" ;;
+    esac
+done
+case $timeout in '' | *[!0-9]* | 0*) fail "--timeout takes a number of seconds" ;; esac
+case $engine in tcg | kvm) ;; *) fail "--engine is tcg or kvm" ;; esac
+for file in "$config" "${files[@]}" ${archive:+"$archive"}; do
+    [ -r "$file" ] || [ "$file" = none ] || fail "cannot read $file"
+done
+
+# Build ----------------------------------------------------------------------------------------------------------------
+find_toolchain
+need strip:binutils
+target=$(cd "$root" && realpath -m "${CARGO_TARGET_DIR:-target}")
+images=$target/images
+step "building"
+# In the folder, because cargo looks for .cargo/config.toml from where it is called.
+(cd "$root" && cargo_image build --release --quiet -p postern -p netprobe) || fail "the build failed"
+mkdir -p "$images"
+for name in postern netprobe; do
+    strip --strip-all -o "$images/.$name.$$" "$target/x86_64-unknown-none/release/$name"
+    mv "$images/.$name.$$" "$images/$name"
+done
+step "image $images/postern: $(stat -c %s "$images/postern") bytes"
+
+scratch=$(mktemp -d)
+terminal=
+cleanup() {
+    rm -rf "$scratch"
+    # QEMU puts the terminal in raw mode, and leaves it so when it is killed.
+    [ -z "$terminal" ] || stty "$terminal" 2> /dev/null || true
+}
+trap cleanup EXIT
+if [ -z "$archive" ]; then
+    # A run's own archive goes with the run: several may run at once with different configurations.
+    archive=$scratch/archive.tar
+    [ -z "$build_only" ] || archive=$images/archive.tar
+    "$root/guests/pack.sh" "$archive" "$config" "$images/netprobe" "${files[@]}"
+    step "archive: $(stat -c %s "$archive") bytes"
+fi
+if [ -n "$build_only" ]; then
+    printf '%s\n' "$images/postern" "$images/netprobe"
+    [ "$archive" = none ] || printf '%s\n' "$archive"
+    exit 0
+fi
+
+# Machine --------------------------------------------------------------------------------------------------------------
+[ "$qemu" != qemu-system-x86_64 ] || need qemu-system-x86_64:qemu-system-x86
+version=$("$qemu" --version 2> /dev/null | sed -n 's/^QEMU emulator version \([0-9]*\)\..*/\1/p') || true
+[ -n "$version" ] || fail "$qemu is not a QEMU that starts here"
+
+if [ "$engine" = kvm ]; then
+    if [ ! -w /dev/kvm ]; then
+        step "/dev/kvm cannot be used here; using TCG"
+    elif ! grep -qs '^[Y1]' /sys/module/kvm_intel/parameters/nested; then
+        step "this KVM has no nested VMX; using TCG"
+    else
+        step "there is no VMX engine yet; using TCG with the SVM engine"
+    fi
+fi
+if [ -z "$iommu" ]; then
+    iommu=intremap=on
+    # Without KVM, QEMU takes eim=on (x2APIC ids) since its TCG has x2APIC.
+    [ "$version" -lt 9 ] || iommu+=,eim=on
+fi
+
+arguments=(-M q35,kernel-irqchip=split -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config
+    -display none -no-reboot)
+[ "$iommu" = none ] || arguments+=(-device "intel-iommu,$iommu")
+arguments+=(-netdev user,id=n0 -device e1000e,netdev=n0,addr=3,romfile= -device isa-debug-exit,iobase=0xf4,iosize=4)
+# In the value of an option, QEMU reads ",," as a comma.
+arguments+=(-chardev "stdio,id=serial0${serial:+,logappend=off,logfile=${serial//,/,,}}" -serial chardev:serial0)
+if [ -n "$trace" ]; then
+    arguments+=(-D "$trace" -msg timestamp=on)
+    for event in vtd_ir_remap vtd_dmar_fault vtd_frr_new 'vtd_inv_desc*' apic_deliver_irq; do
+        arguments+=(-trace "enable=$event")
+    done
+fi
+if [ -n "$grub" ]; then
+    step "making a CD with GRUB"
+    need grub-mkrescue:grub-common /usr/lib/grub/i386-pc:grub-pc-bin xorriso:xorriso mformat:mtools
+    mkdir -p "$scratch/cd/boot/grub"
+    cp "$images/postern" "$scratch/cd/boot/postern"
+    {
+        echo 'set timeout=0'
+        echo 'menuentry Postern {'
+        echo '  multiboot2 /boot/postern'
+        if [ "$archive" != none ]; then
+            cp "$archive" "$scratch/cd/boot/archive.tar"
+            echo '  module2 /boot/archive.tar'
+        fi
+        echo '}'
+    } > "$scratch/cd/boot/grub/grub.cfg"
+    grub-mkrescue -d /usr/lib/grub/i386-pc -o "$scratch/postern.iso" "$scratch/cd" > "$scratch/grub.log" 2>&1 || {
+        tail -n 5 "$scratch/grub.log" >&2
+        fail "grub-mkrescue could not make the CD"
+    }
+    arguments+=(-cdrom "$scratch/postern.iso")
+else
+    arguments+=(-kernel "$images/postern")
+    [ "$archive" = none ] || arguments+=(-initrd "$archive")
+fi
+
+# Run ------------------------------------------------------------------------------------------------------------------
+# Standard input is the serial port's when it can be read without stopping QEMU: not when it is closed, and not when it is the
+# terminal of a job in the background.
+in_foreground() {
+    local stat fields
+    stat=$(< /proc/$$/stat)
+    # After the command's name, which is in parentheses: state, parent, process group, session, terminal, foreground group.
+    read -r -a fields <<< "${stat##*) }"
+    [ "${fields[2]}" = "${fields[5]}" ]
+}
+if [ ! -e /proc/self/fd/0 ] || { [ -t 0 ] && ! in_foreground; }; then
+    exec < /dev/null
+elif [ -t 0 ]; then
+    terminal=$(stty -g)
+fi
+step "QEMU $version, TCG, $memory, intel-iommu $iommu, at most $timeout s"
+status=0
+timeout --foreground --kill-after=5 "$timeout" "$qemu" "${arguments[@]}" "$@" || status=$?
+
+# isa-debug-exit makes (value << 1) | 1 of what the image writes: 0x10 passed, 0x11 failed.
+case $status in
+    33)
+        step "passed"
+        exit 0
+        ;;
+    35)
+        step "FAILED"
+        exit 1
+        ;;
+    124 | 137)
+        step "FAILED: no result within $timeout s"
+        exit 124
+        ;;
+    0)
+        step "FAILED: the machine was reset or powered off without a result"
+        exit 1
+        ;;
+    *)
+        fail "QEMU ended with status $status"
+        ;;
+esac
