@@ -27,7 +27,7 @@ const TAG_HEADER: usize = 8;
 /// Bytes of a memory map entry that are known: base and length of 64 bits, type and reserved of 32. New fields may follow.
 const MAP_ENTRY: usize = 24;
 
-/// Reads the boot information at physical address `information`. The command line is not read, as in PVH.
+/// Reads the boot information at physical address `information`. The command line is not read.
 pub(crate) fn parse(memory: &impl Physical, information: u64) -> Result<Handover, Error> {
     let mut handover = Handover::new();
     let total = memory.bytes(information, HEADER).ok_or(Error::Truncated).and_then(|head| u32_at(head, TOTAL_SIZE))?;

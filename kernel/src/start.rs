@@ -142,11 +142,7 @@ fn locate_image() -> Result<Vec<Range>, String> {
 }
 
 /// Builds the table of frames, in a piece of the memory that it describes.
-fn count_memory(
-    regions: &[MemoryRegion],
-    ramdisk: Option<(HostPhys, u64)>,
-    image: &[Range],
-) -> Result<(), String> {
+fn count_memory(regions: &[MemoryRegion], ramdisk: Option<(HostPhys, u64)>, image: &[Range]) -> Result<(), String> {
     let usable = || regions.iter().filter(|region| region.kind == MemoryRegionKind::Usable).map(range);
     let end = usable().map(|(_, end)| end).max().ok_or("the loader names no usable memory")?;
     let bytes = FrameTable::bytes_for(end).next_multiple_of(PAGE_SIZE);
@@ -189,7 +185,11 @@ fn continue_on_own_stack(found: Found) -> ! {
     if let Some(address) = address_space::first_writable_and_executable() {
         give_up(&format!("the page at {address:#x} is writable where it must not be"));
     }
-    log::info!("own mapping in place: image at {:#x}, physical map at {:#x}", image::sections()[0].start, layout::PHYSICAL_MAP);
+    log::info!(
+        "own mapping in place: image at {:#x}, physical map at {:#x}",
+        image::sections()[0].start,
+        layout::PHYSICAL_MAP
+    );
     let found = alloc::boxed::Box::into_raw(alloc::boxed::Box::new(found));
     // SAFETY: the new stack is mapped and used by nobody; the function never returns; the pointer is a box's.
     unsafe {

@@ -63,6 +63,7 @@ pub struct IotlbInvalidated {
     root: HostPhys,
     start: u64,
     bytes: u64,
+    tables_changed: bool,
     only_added: bool,
 }
 
@@ -71,6 +72,8 @@ impl<I: InputAddress> InvalidationComplete<I> for IotlbInvalidated {
         let start = invalidation.start.to_u64();
         self.root == invalidation.root
             && (!self.only_added || invalidation.only_added)
+            // With the invalidation hint set, pointers to tables stayed cached: it frees no table.
+            && (self.tables_changed || !invalidation.tables_changed)
             && start >= self.start
             && start.saturating_add(invalidation.len) <= self.start.saturating_add(self.bytes)
     }
@@ -114,7 +117,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             };
             self.invalidate_iotlb(memory, [range])?;
         }
-        Ok(IotlbInvalidated { root: change.root, start, bytes, only_added: change.only_added })
+        Ok(IotlbInvalidated {
+            root: change.root,
+            start,
+            bytes,
+            tables_changed: change.tables_changed,
+            only_added: change.only_added,
+        })
     }
 
     /// Invalidates parts of the IOTLB, in batches of one wait each, and returns when hardware no longer holds or

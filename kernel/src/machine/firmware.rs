@@ -88,7 +88,8 @@ impl Firmware {
             }
             match kind {
                 IO_APIC if self.io_apics.len() < MAXIMUM_ENTRIES => {
-                    if let (Some(id), Some(address), Some(gsi_base)) = (entry.get(2), u32_at(entry, 4), u32_at(entry, 8))
+                    if let (Some(id), Some(address), Some(gsi_base)) =
+                        (entry.get(2), u32_at(entry, 4), u32_at(entry, 8))
                     {
                         let address = HostPhys::new(address.into());
                         self.io_apics.push(IoApic { id: *id, address, gsi_base });

@@ -9,8 +9,12 @@ pub fn read(port: u16, bytes: u8) -> u32 {
     // `machine` and `console` use ports of their own, and a guest's accesses are limited to what was assigned to it.
     unsafe {
         match bytes {
-            1 => core::arch::asm!("xor eax, eax", "in al, dx", out("eax") value, in("dx") port, options(nomem, nostack)),
-            2 => core::arch::asm!("xor eax, eax", "in ax, dx", out("eax") value, in("dx") port, options(nomem, nostack)),
+            1 => {
+                core::arch::asm!("xor eax, eax", "in al, dx", out("eax") value, in("dx") port, options(nomem, nostack))
+            }
+            2 => {
+                core::arch::asm!("xor eax, eax", "in ax, dx", out("eax") value, in("dx") port, options(nomem, nostack))
+            }
             4 => core::arch::asm!("in eax, dx", out("eax") value, in("dx") port, options(nomem, nostack)),
             _ => value = u32::MAX,
         }

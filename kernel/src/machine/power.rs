@@ -1,7 +1,7 @@
 //! The end of the machine: a result for whoever started it.
 
 use crate::console::serial;
-use crate::cpu;
+use crate::cpu::{self, time};
 use crate::machine::ports;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +13,9 @@ const FAILED: u32 = 0x11;
 /// not be read and the machine must end all the same: on a machine without the device the port is not decoded.
 const USUAL_PORT: u32 = 0xf4;
 const UNKNOWN: u32 = u32::MAX;
+
+/// How long an emulator may take to end, in microseconds.
+const EXIT_US: u64 = 500_000;
 
 static DEBUG_EXIT_PORT: AtomicU32 = AtomicU32::new(UNKNOWN);
 
@@ -30,6 +33,8 @@ pub fn finish(passed: bool) -> ! {
     };
     if port != 0 {
         ports::write(port as u16, 4, if passed { PASSED } else { FAILED });
+        // QEMU goes on for a moment before it ends.
+        time::wait_until(EXIT_US, || false);
     }
     // The serial line never reports an error.
     let _ = writeln!(serial::line(), "The machine has halted; it can be switched off.");

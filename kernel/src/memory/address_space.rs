@@ -168,12 +168,8 @@ pub fn map_device(start: HostPhys, bytes: u64) -> Result<NonNull<u8>, MappingErr
     if at.saturating_add(length) > DEVICES + DEVICES_BYTES {
         return Err(MappingError::WindowFull);
     }
-    let flags = Flags::PRESENT
-        | Flags::WRITABLE
-        | Flags::NO_EXECUTE
-        | Flags::GLOBAL
-        | Flags::NO_CACHE
-        | Flags::WRITE_THROUGH;
+    let flags =
+        Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE | Flags::GLOBAL | Flags::NO_CACHE | Flags::WRITE_THROUGH;
     let mut tables = current();
     for page in (0..length).step_by(PAGE_SIZE as usize) {
         map::<Size4KiB>(&mut tables, at + page, HostPhys::new(first.as_u64() + page), flags)?;

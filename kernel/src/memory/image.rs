@@ -74,8 +74,7 @@ pub fn sections() -> [Section; 3] {
 
 /// Bytes of the image that come from its file: code, constants and initialized data.
 pub fn file_bytes() -> u64 {
-    symbols::text_end() - symbols::text_start() + symbols::rodata_end() - symbols::rodata_start()
-        + symbols::bss_start()
+    symbols::text_end() - symbols::text_start() + symbols::rodata_end() - symbols::rodata_start() + symbols::bss_start()
         - symbols::data_start()
 }
 

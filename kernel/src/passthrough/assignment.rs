@@ -15,8 +15,9 @@ use crate::memory::frames::Owner;
 use crate::passthrough::device::AssignedDevice;
 use crate::passthrough::domain::Domain;
 use crate::passthrough::fault_watch::FaultWatch;
+use crate::passthrough::reserved_memory;
 use crate::passthrough::selection::{self, Bridges};
-use crate::passthrough::units::Units;
+use crate::passthrough::units::{RemappingUnit, Units};
 use crate::vm::config::DeviceName;
 use crate::vm::memory::GuestMemory;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
@@ -140,7 +141,9 @@ impl Passthrough {
             }
         };
         for source in requester_ids.as_slice() {
-            unit.unit.assign(&mut unit.tables, *source, id, root, levels).map_err(|error| refuse(format!("{error}")))?;
+            unit.unit
+                .assign(&mut unit.tables, *source, id, root, levels)
+                .map_err(|error| refuse(format!("{error}")))?;
         }
         let device = AssignedDevice::new(function, guest, requester_ids, base, id).map_err(refuse)?;
         log::info!("device {address}: to guest {guest}, domain {id} of the unit at {base}, {} levels", levels.count());
@@ -153,7 +156,9 @@ impl Passthrough {
         for (register, bar) in function.bars.iter() {
             if let pci::Bar::Memory { address, size, .. } = bar {
                 let (start, end) = (address.as_u64(), address.as_u64().saturating_add(size));
-                if self.units.overlap(start, end) || INTERRUPT_CONTROLLERS.start < end && start < INTERRUPT_CONTROLLERS.end {
+                if self.units.overlap(start, end)
+                    || INTERRUPT_CONTROLLERS.start < end && start < INTERRUPT_CONTROLLERS.end
+                {
                     return Err(format!("its base address register {register} covers the machine's own registers"));
                 }
                 let mut frames = frames();
@@ -170,7 +175,13 @@ impl Passthrough {
 
     /// Brings the units up to interrupt remapping, and firmware's devices to their reserved memory.
     pub fn start_remapping(&mut self, mode: DestinationMode) {
-        self.units.start_remapping(mode, |_| {});
+        let Some(dmar) = self.dmar else { return };
+        let (bridges, next_domain) = (Bridges(&self.functions), &mut self.next_domain);
+        self.units.start_remapping(mode, |unit| {
+            let is_firmwares = |frame| frames().table().owner(frame) == Owner::Reserved;
+            let RemappingUnit { unit: driver, tables, base, .. } = unit;
+            reserved_memory::map_all(driver, tables, *base, &dmar, &bridges, is_firmwares, next_domain);
+        });
     }
 
     /// The description of an assigned device.
@@ -232,9 +243,8 @@ impl Passthrough {
             domain.for_each_reachable(unit, |start, bytes| {
                 let mut frames = frames();
                 let pages = (start.as_u64()..start.as_u64() + bytes).step_by(PAGE_SIZE as usize);
-                let mut foreign = pages
-                    .map(HostPhys::new)
-                    .filter(|page| frames.table().owner(*page) != Owner::Guest(*owner));
+                let mut foreign =
+                    pages.map(HostPhys::new).filter(|page| frames.table().owner(*page) != Owner::Guest(*owner));
                 stranger = stranger.or(foreign.next());
             });
             if let Some(page) = stranger {

@@ -123,7 +123,13 @@ mod tests {
     const QUIET: Observation = Observation { stray_interrupts: 3, checksum: 7 };
 
     fn dma(address: u64) -> FaultRecord {
-        FaultRecord { source: Bdf::from_u16(0x18), address, kind: FaultKind::Write, reason: FaultReason(5), pasid: None }
+        FaultRecord {
+            source: Bdf::from_u16(0x18),
+            address,
+            kind: FaultKind::Write,
+            reason: FaultReason(5),
+            pasid: None,
+        }
     }
 
     #[test]

@@ -75,7 +75,17 @@ impl AssignedDevice {
             Ok(None) => (None, None),
             Err(error) => return Err(format!("its MSI-X capability: {error}")),
         };
-        Ok(Self { function, guest, requester_ids, unit, domain, quarantined: false, table, trapped, messages: Vec::new() })
+        Ok(Self {
+            function,
+            guest,
+            requester_ids,
+            unit,
+            domain,
+            quarantined: false,
+            table,
+            trapped,
+            messages: Vec::new(),
+        })
     }
 
     fn table(

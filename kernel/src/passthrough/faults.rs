@@ -29,8 +29,7 @@ impl Passthrough {
                     let served = serving::set(Served::Device(record.source));
                     *faults += 1;
                     last = Some(record.source);
-                    let device =
-                        devices.iter().find(|device| device.requester_ids.as_slice().contains(&record.source));
+                    let device = devices.iter().find(|device| device.requester_ids.as_slice().contains(&record.source));
                     seen(&record, device.map(|device| device.guest));
                     match watch.note(record.source, now_us) {
                         Action::Log => log::warn!("blocked: {record}"),

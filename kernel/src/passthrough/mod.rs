@@ -6,5 +6,6 @@ pub mod device;
 pub mod domain;
 pub mod fault_watch;
 pub mod faults;
+pub mod reserved_memory;
 pub mod selection;
 pub mod units;

@@ -70,7 +70,9 @@ pub fn check(
     }
     match dmar.reserved_regions(device, &Bridges(functions)).next() {
         None => Ok(()),
-        Some(Ok(region)) => Err(format!("firmware uses it through reserved memory at {} to {}", region.base, region.limit)),
+        Some(Ok(region)) => {
+            Err(format!("firmware uses it through reserved memory at {} to {}", region.base, region.limit))
+        }
         Some(Err(error)) => Err(format!("firmware may use it through reserved memory: {error}")),
     }
 }

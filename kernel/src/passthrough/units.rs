@@ -4,11 +4,11 @@
 //! before any takes the next. A unit that fails a step is left as denying as it then is, and its devices are not
 //! assignable; the others go on.
 
+use crate::cpu::local_apic;
 use crate::machine::device_memory::DeviceMemory;
 use crate::machine::unit_registers::{HypervisorClock, UnitRegisters};
 use crate::memory::address_space::MappingError;
 use crate::memory::tables::Tables;
-use crate::cpu::local_apic;
 use addr::{HostPhys, PciAddress, Vector};
 use alloc::vec::Vec;
 use core::fmt;
@@ -95,7 +95,8 @@ impl Units {
             capabilities.ecap,
             if capabilities.caching_mode() { ", caching mode" } else { "" },
         );
-        let left_on = unit.firmware_state() & (Global::TRANSLATION | Global::INTERRUPT_REMAPPING | Global::QUEUED_INVALIDATION);
+        let left_on =
+            unit.firmware_state() & (Global::TRANSLATION | Global::INTERRUPT_REMAPPING | Global::QUEUED_INVALIDATION);
         if !left_on.is_empty() {
             log::warn!("unit at {}: firmware left on {left_on:?}; it is stopped", drhd.register_base);
         }

@@ -138,8 +138,8 @@ pub fn parse(text: &str) -> Result<Config, String> {
         for (number, device) in guest.devices.iter().enumerate() {
             // The same id twice means two such devices; the same address twice cannot be meant.
             let is_address = matches!(device, DeviceName::Address(_));
-            let taken = guest.devices[..number].contains(device)
-                || earlier.iter().any(|other| other.devices.contains(device));
+            let taken =
+                guest.devices[..number].contains(device) || earlier.iter().any(|other| other.devices.contains(device));
             if is_address && taken {
                 return Err(format!("device {device} is given out twice"));
             }
@@ -217,7 +217,9 @@ mod tests {
 
     #[test]
     fn device_names_have_two_forms_and_no_other() {
-        for text in ["", ":", ".", "8086:10d33", "8086:10g3", "00:20.0", "00:1f.8", "0:0000:00:03.0", "00:3.0", "+086:10d3"] {
+        for text in
+            ["", ":", ".", "8086:10d33", "8086:10g3", "00:20.0", "00:1f.8", "0:0000:00:03.0", "00:3.0", "+086:10d3"]
+        {
             assert_eq!(DeviceName::parse(text), None, "{text}");
         }
     }

@@ -40,7 +40,15 @@ const FEATURE_X2APIC: u32 = 1 << 21;
 const FEATURE_HYPERVISOR: u32 = 1 << 31;
 /// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
 /// SSE2, self-snoop.
-const FEATURES_EDX: u32 = 0x7f | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 15 | 1 << 16 | 1 << 17 | 1 << 19
+const FEATURES_EDX: u32 = 0x7f
+    | 1 << 8
+    | 1 << 9
+    | 1 << 11
+    | 1 << 13
+    | 1 << 15
+    | 1 << 16
+    | 1 << 17
+    | 1 << 19
     | 1 << 23
     | 1 << 24
     | 1 << 25
@@ -124,7 +132,16 @@ mod tests {
     #[test]
     fn what_the_platform_does_not_give_is_hidden() {
         let features = ask(1, 0);
-        for (name, bit) in [("MONITOR", 3), ("VMX", 5), ("FMA", 12), ("PCID", 17), ("TSC deadline", 24), ("XSAVE", 26), ("OSXSAVE", 27), ("AVX", 28)] {
+        for (name, bit) in [
+            ("MONITOR", 3),
+            ("VMX", 5),
+            ("FMA", 12),
+            ("PCID", 17),
+            ("TSC deadline", 24),
+            ("XSAVE", 26),
+            ("OSXSAVE", 27),
+            ("AVX", 28),
+        ] {
             assert_eq!(features.ecx >> bit & 1, 0, "{name}");
         }
         for (name, bit) in [("MCE", 7), ("MTRR", 12), ("MCA", 14), ("DTES", 21), ("HTT", 28)] {

@@ -211,9 +211,7 @@ fn serve_port<V: VirtualCpu, C: ConfigSpace>(
             access.complete_in(vcpu.registers_mut(), value);
             Outcome::Continue
         }
-        Direction::Out => {
-            platform.write_port(access.port, bytes, access.value(vcpu.registers()), services)
-        }
+        Direction::Out => platform.write_port(access.port, bytes, access.value(vcpu.registers()), services),
     };
     match vcpu.next_rip() {
         Some(rip) => vcpu.advance_to(rip),

@@ -107,9 +107,9 @@ impl<V: VirtualCpu> Guest<V> {
             let (start, end) = (leaf.page.host.as_u64(), leaf.page.host.as_u64() + leaf.page.size.bytes());
             let registers = self.platform.pci.functions().any(|function| {
                 let mut ranges = function.memory_ranges();
-                let trapped = function.trapped_pages().is_some_and(|(trap, bytes)| {
-                    start < trap.as_u64() + bytes && end > trap.as_u64()
-                });
+                let trapped = function
+                    .trapped_pages()
+                    .is_some_and(|(trap, bytes)| start < trap.as_u64() + bytes && end > trap.as_u64());
                 !trapped && ranges.any(|(bar, size, _)| start >= bar.as_u64() && end <= bar.as_u64() + size)
             });
             if registers {

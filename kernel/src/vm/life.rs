@@ -97,9 +97,11 @@ impl Host for Machine {
                 }
             }
             PciEffectKind::Msix(MsixEffect::Mask { entry }) => self.passthrough.mask(function, entry),
-            PciEffectKind::Msix(MsixEffect::Unroutable { entry, address, data, reason }) => self.complain(format_args!(
-                "MSI-X {entry} of {function} stays masked: address {address:#x}, data {data:#x}: {reason:?}"
-            )),
+            PciEffectKind::Msix(MsixEffect::Unroutable { entry, address, data, reason }) => {
+                self.complain(format_args!(
+                    "MSI-X {entry} of {function} stays masked: address {address:#x}, data {data:#x}: {reason:?}"
+                ))
+            }
             PciEffectKind::BusMaster { .. } | PciEffectKind::Decoding { .. } => {}
             PciEffectKind::Refused(refusal) => self.complain(format_args!("{function}: refused: {refusal:?}")),
         }
@@ -205,7 +207,8 @@ impl<V: VirtualCpu> Life<V> {
             for (word, bits) in stray.into_iter().enumerate() {
                 for bit in (0..64).filter(|bit| bits >> bit & 1 != 0) {
                     let vector = word * 64 + bit;
-                    self.machine.complain(format_args!("while it ran, vector {vector:#x} arrived, which nobody was given"));
+                    self.machine
+                        .complain(format_args!("while it ran, vector {vector:#x} arrived, which nobody was given"));
                 }
             }
         }

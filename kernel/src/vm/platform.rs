@@ -127,14 +127,7 @@ impl Platform {
 
     /// A write of `bytes` bytes (1, 2, 4 or 8) of memory that is not mapped, at `now` in ticks; says whether something
     /// is there.
-    pub fn write_memory(
-        &mut self,
-        address: GuestPhys,
-        bytes: u8,
-        value: u64,
-        now: u64,
-        host: &mut dyn Host,
-    ) -> bool {
+    pub fn write_memory(&mut self, address: GuestPhys, bytes: u8, value: u64, now: u64, host: &mut dyn Host) -> bool {
         if let Some(offset) = self.apic_page_offset(address) {
             let effect = if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None };
             if let Some(effect) = effect {

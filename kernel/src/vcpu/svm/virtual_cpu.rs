@@ -151,18 +151,6 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         }
     }
 
-    fn advance(&mut self, rip: u64) {
-        let rip = if self.mode() == Mode::Long { rip } else { rip & 0xffff_ffff };
-        let Vmcb { control, save, .. } = &mut *self.vmcb;
-        save.rip = rip;
-        save.rflags &= !RFLAGS_RESUME;
-        control.interrupt_state &= !INTERRUPT_SHADOW;
-        if save.rflags & RFLAGS_TRAP != 0 {
-            save.dr6 |= DR6_SINGLE_STEP;
-            self.raise(DEBUG, None);
-        }
-    }
-
     fn raise(&mut self, vector: u8, error_code: Option<u32>) {
         match combine(self.pending, vector, error_code) {
             Combined::Deliver(event) => self.pending = Some(event),

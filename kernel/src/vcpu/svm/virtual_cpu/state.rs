@@ -80,7 +80,15 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
     }
 
     fn advance_to(&mut self, rip: u64) {
-        SvmVirtualCpu::advance(self, rip);
+        let rip = if self.mode() == Mode::Long { rip } else { rip & 0xffff_ffff };
+        let Vmcb { control, save, .. } = &mut *self.vmcb;
+        save.rip = rip;
+        save.rflags &= !RFLAGS_RESUME;
+        control.interrupt_state &= !INTERRUPT_SHADOW;
+        if save.rflags & RFLAGS_TRAP != 0 {
+            save.dr6 |= DR6_SINGLE_STEP;
+            self.raise(DEBUG, None);
+        }
     }
 
     fn can_take_interrupt(&self) -> bool {

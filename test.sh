@@ -1,0 +1,107 @@
+#!/bin/bash
+# The one test command: host tests of every crate, then the real image on QEMU.
+#
+#   ./test.sh [--host | --machine] [--keep-going]
+#
+#   --host       host tests only
+#   --machine    whole-machine tests only
+#   --help       this text
+#
+# Prints a line a group and ends with `N passed, N failed` (and what was skipped, by name). Exit status 0 if nothing failed.
+# Needs what run-qemu.sh needs, and Python 3.
+set -uo pipefail
+
+root=$(cd "$(dirname "$0")" && pwd)
+cd "$root" || exit 2
+. tests/tools/packages.sh
+. tests/tools/toolchain.sh
+
+host=yes machine=yes
+for option in "$@"; do
+    case $option in
+        --host) machine= ;;
+        --machine) host= ;;
+        --help | -h)
+            sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+            exit 0
+            ;;
+        *)
+            echo "unknown option $option (see --help)" >&2
+            exit 2
+            ;;
+    esac
+done
+
+passed=0 failed=0 skipped=()
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# check NAME COMMAND...: a check that passes or fails as a whole.
+check() {
+    local name=$1
+    shift
+    if "$@" > "$log" 2>&1; then
+        passed=$((passed + 1))
+        echo "check $name: ok"
+    else
+        failed=$((failed + 1))
+        echo "check $name: FAILED"
+        tail -n 40 "$log"
+    fi
+}
+
+# count LABEL: adds up the `N passed; N failed` of cargo test in the log.
+count() {
+    local p f
+    p=$(sed -n 's/^test result: .* \([0-9]*\) passed; .*/\1/p' "$log" | paste -sd+ | bc)
+    f=$(sed -n 's/^test result: .* \([0-9]*\) failed; .*/\1/p' "$log" | paste -sd+ | bc)
+    passed=$((passed + ${p:-0})) failed=$((failed + ${f:-0}))
+    echo "$1: ${p:-0} passed, ${f:-0} failed"
+}
+
+find_toolchain
+need python3:python3 bc:bc
+if [ -n "$host" ]; then
+    if cargo_host fmt --version > /dev/null 2>&1; then
+        check "formatting" cargo_host fmt --all --check
+    else
+        skipped+=("formatting")
+    fi
+    if cargo_host clippy --version > /dev/null 2>&1; then
+        check "clippy on the host" cargo_host clippy --quiet --workspace --all-targets -- -D warnings
+        check "clippy on the image" cargo_image clippy --quiet --release -p postern -p netprobe -- -D warnings
+    else
+        skipped+=("clippy on the host" "clippy on the image")
+    fi
+    status=0
+    cargo_host test --workspace --no-fail-fast > "$log" 2>&1 || status=$?
+    count "host tests"
+    if [ "$status" -ne 0 ]; then
+        grep -E '^(error|test .* FAILED|---- )' -A 12 "$log" | head -n 150
+        # A crate that does not build has no result to count.
+        grep -q '^error: could not compile' "$log" && failed=$((failed + 1))
+    fi
+    while read -r name; do skipped+=("$name"); done < <(sed -n 's/^SKIPPED: *//p' "$log")
+fi
+
+# machine LABEL ARG...: whole-machine tests on one QEMU.
+machine() {
+    local label=$1 status=0
+    shift
+    python3 tests/machine.py --label "$label" "$@" | tee "$log" || status=$?
+    local result
+    result=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed$/\1 \2/p' "$log" | tail -n 1)
+    passed=$((passed + ${result% *} + 0)) failed=$((failed + ${result#* } + 0))
+}
+
+if [ -n "$machine" ]; then
+    ./run-qemu.sh --build-only > /dev/null || exit $?
+    need qemu-system-x86_64:qemu-system-x86
+    version=$(qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p')
+    machine "QEMU $version"
+fi
+
+for name in "${skipped[@]}"; do echo "skipped: $name"; done
+[ ${#skipped[@]} -eq 0 ] && echo "$passed passed, $failed failed" ||
+    echo "$passed passed, $failed failed, ${#skipped[@]} skipped"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,258 @@
+"""The cases of tests/machine.py: how each machine is made, and what must come of it."""
+import dataclasses
+import pathlib
+import re
+import struct
+import typing
+
+from tools.judge import Failure, Run, require
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+#: The hypervisor's budgets: from entry to the guest's start, its own memory, its image, and power-on to lease.
+BOOT_MS, OWN_KIB, IMAGE_KIB, LEASE_SECONDS = 300, 16 << 10, 512, 5.0
+#: The interrupt range, in which a write is a message.
+FIRST_MESSAGE, LAST_MESSAGE = 0xFEE00000, 0xFEEFFFFF
+
+
+@dataclasses.dataclass
+class Case:
+    name: str
+    about: str
+    judge: typing.Callable[[Run], typing.Optional[dict]]
+    #: Arguments of run-qemu.sh; `{folder}` is a scratch folder that `prepare` may fill.
+    options: typing.Sequence[str] = ()
+    prepare: typing.Callable[[pathlib.Path], None] = lambda folder: None
+    typed: typing.Sequence[tuple] = ()
+    trace: bool = False
+    timeout: int = 90
+
+    def arguments(self, folder):
+        self.prepare(folder)
+        return [option.replace("{folder}", str(folder)) for option in self.options]
+
+
+# Judges ---------------------------------------------------------------------------------------------------------------
+
+
+def passed(run):
+    """The run that a user sees: a lease, ten pings, five attacks repelled, nothing written where it must not be."""
+    require(run.status == 0, f"exit status {run.status}")
+    run.require_report(result="pass", units=1, mode="legacy", engine="svm", dhcp="10.0.2.15", pings="10/10", attacks=5,
+                       after_attack_ping="1/1", unexpected_vectors=0, guest="done", quarantined=0)
+    require(run.number("blocked") + run.number("harmless") == 5, "an attack was neither blocked nor harmless")
+    require(run.number("blocked") >= 4, "an attack on memory was not blocked")
+    require(run.number("interrupts") > 0 and run.number("exits") > 0, "nothing was counted")
+    run.forbid_line(r"FATAL|BREACH|^\[.*ERROR")
+    return {}
+
+
+def within_budgets(run):
+    """The figures that the README promises."""
+    passed(run)
+    lease = run.seconds_to(r"^\[netprobe\] report: dhcp=")
+    require(run.number("boot_ms") <= BOOT_MS, f"boot_ms={run.report['boot_ms']}, the budget is {BOOT_MS}")
+    require(run.number("hv_kib") <= OWN_KIB, f"hv_kib={run.report['hv_kib']}, the budget is {OWN_KIB}")
+    require(run.number("image_kib") <= IMAGE_KIB, f"image_kib={run.report['image_kib']}, the budget is {IMAGE_KIB}")
+    require(lease <= LEASE_SECONDS, f"{lease:.1f} s from power-on to the lease, the budget is {LEASE_SECONDS}")
+    image = next((re.search(r"postern: (\d+) bytes", line) for line in run.errors if "bytes" in line), None)
+    require(image and int(image.group(1)) <= IMAGE_KIB << 10, "the stripped image is larger than its budget")
+    return {"lease_s": f"{lease:.2f}", "image_bytes": image.group(1),
+            **{key: run.report[key] for key in ("boot_ms", "hv_kib", "image_kib", "exits", "interrupts")}}
+
+
+def as_traced(run):
+    """The report against QEMU's own record of the same run."""
+    passed(run)
+    # Faults: every DMA that QEMU refused is one of an attack, and the report counts none that QEMU did not record.
+    refused = [int(addr, 16) for addr in re.findall(r"vtd_dmar_fault.*? addr (?:0x)?([0-9a-f]+)", run.trace)]
+    require(refused, "the trace has no refused DMA")
+    attacked = [(int(start, 16), int(start, 16) + int(length, 16)) for start, length in
+                re.findall(r"report: attack=\S+ iova=0x([0-9a-f]+) len=0x([0-9a-f]+)", run.text())]
+    for address in refused:
+        near = any(start & ~0xFFF <= address < (end + 0xFFF & ~0xFFF) for start, end in attacked)
+        require(near, f"QEMU refused DMA at {address:#x}, which no attack was meant for")
+    memory = [attack for attack in attacked if not FIRST_MESSAGE <= attack[0] <= LAST_MESSAGE]
+    for start, end in memory:
+        hit = any(start & ~0xFFF <= address < (end + 0xFFF & ~0xFFF) for address in refused)
+        require(hit, f"the attack on {start:#x} is reported, and QEMU refused nothing there")
+    recorded = len(run.events("vtd_frr_new"))
+    require(run.number("faults") == recorded, f"faults={run.report['faults']}, QEMU recorded {recorded}")
+    # Interrupts: what arrived from the device is what QEMU remapped for its entries, less those that merged in the APIC.
+    entries = re.findall(r"MSI-X \d+ by remapping entry (\d+) and vector (0x[0-9a-f]+)", run.text())
+    require(entries, "no message was routed")
+    remapped = 0
+    for event in run.events("vtd_ir_remap"):
+        index, vector = re.search(r"index (\d+) .*?vector (\d+)", event).groups()
+        remapped += (index, hex(int(vector))) in entries
+    arrived = run.number("device_interrupts")
+    require(0 < arrived <= remapped, f"device_interrupts={arrived}, QEMU remapped {remapped}")
+    require(arrived * 2 >= remapped, f"device_interrupts={arrived}, of {remapped} that QEMU remapped: too many are lost")
+    require(run.number("interrupts") >= arrived // 2, "most of the device's interrupts never reached the guest")
+    return {"refused": len(refused), "recorded": recorded, "remapped": remapped, "arrived": arrived}
+
+
+def refused(pattern, status=1):
+    """A machine that must not run its guest, and must say why."""
+
+    def judge(run):
+        require(run.status == status, f"exit status {run.status}, expected {status}")
+        run.require_line(pattern)
+        run.require_report(result="fail")
+        run.forbid_line(r"FATAL|^\[netprobe\]")
+
+    return judge
+
+
+def stormed(run):
+    """A device that faults without end is taken out of service, and the machine goes on."""
+    require(run.status == 0, f"exit status {run.status}")
+    run.require_line(r"00:03\.0: too many faults: quarantined")
+    run.require_report(quarantined=1, storm="stopped", result="pass")
+    logged = len(re.findall(r"blocked: 00:03\.0", run.text()))
+    require(logged <= 24, f"{logged} lines of faults: the storm was not throttled")
+    # QEMU's own record ends with the quarantine: the context entry is gone and bus mastering is off.
+    cleared = [match.start() for match in re.finditer(r"vtd_inv_desc_cc", run.trace)]
+    require(cleared, "the trace has no invalidation of the context cache")
+    after = run.trace[cleared[-1]:]
+    require("vtd_frr_new" not in after, "the device went on after its quarantine")
+    return {"faults": run.report["faults"]}
+
+
+def x2apic(run):
+    passed(run)
+    run.require_report(apic="x2apic")
+
+
+def xapic(run):
+    passed(run)
+    run.require_report(apic="xapic")
+
+
+def answered(run):
+    passed(run)
+    run.require_line(r"status: guest \"netprobe\" runs; \d+ exits")
+
+
+# Machines -------------------------------------------------------------------------------------------------------------
+
+
+def configuration(text):
+    def prepare(folder):
+        (folder / "config.toml").write_text(text)
+
+    return prepare
+
+
+def guest(name="netprobe", kernel="netprobe", memory="memory_mib = 16", command_line="", devices='"8086:10d3"', more=""):
+    return f"""
+[hypervisor]
+debug_exit_port = 0xf4
+{more}
+[[guest]]
+name = "{name}"
+kernel = "{kernel}"
+{memory}
+command_line = "{command_line}"
+devices = [{devices}]
+"""
+
+
+def case_with(name, about, judge, text, **more):
+    return Case(name, about, judge, options=["--config", "{folder}/config.toml"], prepare=configuration(text), **more)
+
+
+def damaged(change):
+    """The archive of an ordinary run, after `change` (bytes to bytes)."""
+
+    def prepare(folder):
+        import subprocess
+        image = ROOT / "target/images/netprobe"
+        subprocess.run([ROOT / "guests/pack.sh", folder / "good.tar", ROOT / "guests/netprobe.toml", image], check=True)
+        (folder / "bad.tar").write_bytes(change((folder / "good.tar").read_bytes()))
+
+    return prepare
+
+
+def flip_in_guest(archive):
+    """One bit in the middle of the guest's code."""
+    at = archive.index(b"\x7fELF") + 4096
+    return archive[:at] + bytes([archive[at] ^ 1]) + archive[at + 1:]
+
+
+def dmar(*structures):
+    """A DMAR table for -acpitable: host address width 48 bits, interrupt remapping; QEMU adds header and checksum."""
+    return struct.pack("<BB10x", 47, 1) + b"".join(structures)
+
+
+def unit(base, length=16):
+    """A remapping unit for all devices."""
+    return struct.pack("<HHBBHQ", 0, length, 1, 0, 0, base)
+
+
+def with_dmar(name, about, pattern, table):
+    def prepare(folder):
+        (folder / "dmar").write_bytes(table)
+
+    return Case(name, about, refused(pattern), prepare=prepare, options=[
+        "--iommu", "none", "--", "-acpitable", "sig=DMAR,rev=1,oem_id=TEST,oem_table_id=TESTTBL,data={folder}/dmar"])
+
+
+def with_table_file(name, about, pattern, table):
+    """A table with a header of its own, which QEMU does not mend."""
+
+    def prepare(folder):
+        (folder / "dmar").write_bytes(table)
+
+    return Case(name, about, refused(pattern), prepare=prepare,
+                options=["--iommu", "none", "--", "-acpitable", "file={folder}/dmar"])
+
+
+CASES = [
+    Case("netprobe", "the run of the README, within its budgets", within_budgets),
+    Case("netprobe-trace", "the same, against QEMU's trace", as_traced, trace=True),
+    Case("grub", "started by GRUB (Multiboot2)", passed, options=["--grub"]),
+    Case("caching-mode", "a unit that caches what is absent", passed, options=["--iommu", "intremap=on,caching-mode=on"]),
+    Case("39-bit", "a unit with three levels", passed, options=["--iommu", "intremap=on,aw-bits=39"]),
+    Case("48-bit", "a unit with four levels", passed, options=["--iommu", "intremap=on,aw-bits=48"]),
+    Case("no-extended-mode", "a unit without 32-bit APIC ids", xapic, options=["--iommu", "intremap=on,eim=off"]),
+    Case("device-tlb", "a unit with device TLBs", passed, options=["--iommu", "intremap=on,device-iotlb=on"]),
+    Case("no-drain", "a unit that cannot drain DMA", passed, options=["--iommu", "intremap=on,dma-drain=off"]),
+    Case("large-machine", "memory above 4 GiB", passed, options=["--memory", "5G"]),
+    Case("console", "a key is typed, its interrupt remapped through the I/O APIC", answered,
+         typed=[(r"report: dhcp=", "s")]),
+    case_with("storm", "a device that faults without end", stormed, guest(command_line="attack storm"), trace=True),
+    case_with("by-address", "the device named by its address", passed,
+              guest(command_line="attack image=0x1000000", devices='"0000:00:03.0"')),
+    Case("no-interrupt-remapping", "no assignment without interrupt remapping",
+         refused(r"device 0000:00:03\.0 cannot be assigned: .*cannot remap interrupts"),
+         options=["--iommu", "intremap=off"]),
+    Case("no-unit", "no VT-d at all", refused(r"cannot be assigned: the machine has no usable DMAR table"),
+         options=["--iommu", "none"]),
+    with_dmar("dmar-zero-length", "a structure of length 0 ends the table", r"DMAR table: .*length",
+              dmar(unit(0xFED90000, length=0))),
+    with_dmar("dmar-base-zero", "a unit at address 0", r"DMAR table: .*base", dmar(unit(0))),
+    with_dmar("dmar-no-answer", "a unit that does not answer", r"unit at 0xfed90000: left out", dmar(unit(0xFED90000))),
+    with_dmar("dmar-past-end", "a structure that is longer than the table", r"DMAR table: .*(end|long|length)",
+              dmar(unit(0xFED90000, length=64))),
+    with_dmar("dmar-empty", "a table without structures", r"DMAR table: .*no", dmar()),
+    Case("too-little-memory", "a machine too small for its guest", refused(r"too little memory for guest \"netprobe\""),
+         options=["--memory", "24M"]),
+    Case("no-archive", "no archive of guests", refused(r"no guest archive"), options=["--no-archive"]),
+    Case("archive-flipped", "one bit of the guest flipped", refused(r"damaged: \"netprobe\" is not what SHA256SUMS says"),
+         prepare=damaged(flip_in_guest), options=["--archive", "{folder}/bad.tar"]),
+    Case("archive-cut", "an archive that ends early", refused(r"archive is damaged|archive has no member|damaged:"),
+         prepare=damaged(lambda archive: archive[:len(archive) // 2 // 512 * 512]),
+         options=["--archive", "{folder}/bad.tar"]),
+    Case("archive-noise", "something else in its place", refused(r"archive"),
+         prepare=damaged(lambda archive: bytes(range(256)) * 64), options=["--archive", "{folder}/bad.tar"]),
+    case_with("config-misspelt", "a misspelt key", refused(r"postern\.toml: .*line 8|memory_mb"),
+              guest(memory="memory_mb = 16")),
+    case_with("config-no-device", "a device that is not there", refused(r"this machine has no device 8086:1234"),
+              guest(devices='"8086:1234"')),
+    case_with("config-bridge", "a bridge", refused(r"0000:00:00\.0 cannot be assigned|0000:00:1f\.0 cannot be assigned"),
+              guest(devices='"0000:00:1f.0"')),
+    case_with("config-no-kernel", "a kernel that is not in the archive", refused(r"no member \"nothing\""),
+              guest(kernel="nothing")),
+    case_with("config-not-elf", "a kernel that is no kernel", refused(r"not a sound ELF image"),
+              guest(kernel="postern.toml")),
+]
