@@ -6,7 +6,8 @@
 # The machine has VT-d (intel-iommu) and one network card (e1000e, 8086:10d3 at 00:03.0), which the guest gets. The serial
 # port of the machine is this terminal. It ends by itself.
 #
-#   --engine tcg|kvm   what executes the code (default: tcg, which needs nothing of this machine)
+#   --engine tcg|kvm   what executes the code (default: KVM where it has nested VMX, else TCG; until there is a VMX
+#                      engine, always TCG, and a line says so)
 #   --memory SIZE      the machine's memory (default: 256M)
 #   --config FILE      which guests there are and what they get (default: guests/netprobe.toml)
 #   --file FILE        one more file for the archive, such as another guest's kernel; may be repeated
@@ -37,7 +38,7 @@ fail() {
     exit 2
 }
 
-engine=tcg memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout=120 trace= serial=
+engine=auto memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout=120 trace= serial=
 qemu=${QEMU:-qemu-system-x86_64} grub= build_only= files=()
 while [ $# -gt 0 ]; do
     option=$1
@@ -72,7 +73,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 case $timeout in '' | *[!0-9]* | 0*) fail "--timeout takes a number of seconds" ;; esac
-case $engine in tcg | kvm) ;; *) fail "--engine is tcg or kvm" ;; esac
+case $engine in auto | tcg | kvm) ;; *) fail "--engine is tcg or kvm" ;; esac
 for file in "$config" "${files[@]}" ${archive:+"$archive"}; do
     [ -r "$file" ] || [ "$file" = none ] || fail "cannot read $file"
 done
@@ -118,13 +119,11 @@ fi
 version=$("$qemu" --version 2> /dev/null | sed -n 's/^QEMU emulator version \([0-9]*\)\..*/\1/p') || true
 [ -n "$version" ] || fail "$qemu is not a QEMU that starts here"
 
-if [ "$engine" = kvm ]; then
-    if [ ! -w /dev/kvm ]; then
-        step "/dev/kvm cannot be used here; using TCG"
-    elif ! grep -qs '^[Y1]' /sys/module/kvm_intel/parameters/nested; then
-        step "this KVM has no nested VMX; using TCG"
+if [ "$engine" != tcg ]; then
+    if [ ! -w /dev/kvm ] || ! grep -qs '^[Y1]' /sys/module/kvm_intel/parameters/nested; then
+        [ "$engine" = auto ] || step "there is no KVM with nested VMX here; using TCG"
     else
-        step "there is no VMX engine yet; using TCG with the SVM engine"
+        step "KVM with nested VMX is here, and there is no VMX engine yet: using TCG with the SVM engine"
     fi
 fi
 if [ -z "$iommu" ]; then

@@ -5,6 +5,7 @@ import re
 import struct
 import typing
 
+from tools import gdb_remote
 from tools.judge import Failure, Run, require
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -23,8 +24,12 @@ class Case:
     options: typing.Sequence[str] = ()
     prepare: typing.Callable[[pathlib.Path], None] = lambda folder: None
     typed: typing.Sequence[tuple] = ()
+    #: Called with the folder, in a thread of its own, while the machine runs.
+    alongside: typing.Optional[typing.Callable[[pathlib.Path], None]] = None
     trace: bool = False
     timeout: int = 90
+    #: The oldest major version of QEMU that has what the case is about.
+    needs: int = 7
 
     def arguments(self, folder):
         self.prepare(folder)
@@ -197,14 +202,27 @@ def with_dmar(name, about, pattern, table):
         "--iommu", "none", "--", "-acpitable", "sig=DMAR,rev=1,oem_id=TEST,oem_table_id=TESTTBL,data={folder}/dmar"])
 
 
-def with_table_file(name, about, pattern, table):
-    """A table with a header of its own, which QEMU does not mend."""
+def with_edited_dmar(name, about, judge, edit):
+    """The machine's own table, changed in memory before the hypervisor's first instruction: QEMU would mend a file."""
 
-    def prepare(folder):
-        (folder / "dmar").write_bytes(table)
+    def alongside(folder):
+        image = ROOT / "target/images/postern"
+        gdb_remote.at_entry(folder / "gdb", image, gdb_remote.change_table(b"DMAR", edit))
 
-    return Case(name, about, refused(pattern), prepare=prepare,
-                options=["--iommu", "none", "--", "-acpitable", "file={folder}/dmar"])
+    return Case(name, about, judge, alongside=alongside,
+                options=["--", "-S", "-gdb", "unix:{folder}/gdb,server=on,wait=off"])
+
+
+def replace(at, value):
+    """An edit that leaves the checksum right."""
+
+    def edit(table):
+        changed = bytearray(table)
+        changed[at:at + len(value)] = value
+        changed[9] = (changed[9] - sum(changed)) & 0xFF
+        return bytes(changed)
+
+    return edit
 
 
 CASES = [
@@ -214,6 +232,7 @@ CASES = [
     Case("caching-mode", "a unit that caches what is absent", passed, options=["--iommu", "intremap=on,caching-mode=on"]),
     Case("39-bit", "a unit with three levels", passed, options=["--iommu", "intremap=on,aw-bits=39"]),
     Case("48-bit", "a unit with four levels", passed, options=["--iommu", "intremap=on,aw-bits=48"]),
+    Case("extended-mode", "a unit with 32-bit APIC ids", x2apic, options=["--iommu", "intremap=on,eim=on"], needs=9),
     Case("no-extended-mode", "a unit without 32-bit APIC ids", xapic, options=["--iommu", "intremap=on,eim=off"]),
     Case("device-tlb", "a unit with device TLBs", passed, options=["--iommu", "intremap=on,device-iotlb=on"]),
     Case("no-drain", "a unit that cannot drain DMA", passed, options=["--iommu", "intremap=on,dma-drain=off"]),
@@ -228,13 +247,23 @@ CASES = [
          options=["--iommu", "intremap=off"]),
     Case("no-unit", "no VT-d at all", refused(r"cannot be assigned: the machine has no usable DMAR table"),
          options=["--iommu", "none"]),
-    with_dmar("dmar-zero-length", "a structure of length 0 ends the table", r"DMAR table: .*length",
+    with_dmar("dmar-zero-length", "a structure of length 0 ends the table", r"DMAR structure at 0x30 of type 0: length below 4",
               dmar(unit(0xFED90000, length=0))),
-    with_dmar("dmar-base-zero", "a unit at address 0", r"DMAR table: .*base", dmar(unit(0))),
+    with_dmar("dmar-base-zero", "a unit at address 0", r"DMAR structure at 0x30 of type 0: register base 0", dmar(unit(0))),
     with_dmar("dmar-no-answer", "a unit that does not answer", r"unit at 0xfed90000: left out", dmar(unit(0xFED90000))),
-    with_dmar("dmar-past-end", "a structure that is longer than the table", r"DMAR table: .*(end|long|length)",
+    with_dmar("dmar-past-end", "a structure that is longer than the table", r"DMAR structure at 0x30 of type 0: length 64, but 16 bytes are left",
               dmar(unit(0xFED90000, length=64))),
-    with_dmar("dmar-empty", "a table without structures", r"DMAR table: .*no", dmar()),
+    with_dmar("dmar-empty", "a table without structures", r"DMAR: no usable remapping unit", dmar()),
+    with_edited_dmar("dmar-checksum", "a table with a wrong checksum",
+                     refused(r"cannot be assigned: the machine has no usable DMAR table"),
+                     lambda table: table[:9] + bytes([table[9] ^ 1]) + table[10:]),
+    # 48 bytes of header and table fields; in the DRHD after them, the base is at 8 and the first scope's length at 17.
+    with_edited_dmar("dmar-real-base-zero", "the real unit's address is 0", refused(r"cannot be assigned: named by an unusable structure"),
+                     replace(48 + 8, bytes(8))),
+    with_edited_dmar("dmar-bad-scope", "a device scope of length 0", refused(r"cannot be assigned: perhaps named by an unreadable scope"),
+                     replace(48 + 17, b"\0")),
+    with_edited_dmar("dmar-unknown-type", "an unknown structure in place of the unit", refused(r"DMAR structure at 0x30 of unknown type 0x7fff: skipped"),
+                     replace(48, b"\xff\x7f")),
     Case("too-little-memory", "a machine too small for its guest", refused(r"too little memory for guest \"netprobe\""),
          options=["--memory", "24M"]),
     Case("no-archive", "no archive of guests", refused(r"no guest archive"), options=["--no-archive"]),

@@ -56,6 +56,15 @@ def run_case(case, qemu, folder):
                     process.stdin.flush()
 
     readers = [threading.Thread(target=read_errors), threading.Thread(target=read_lines)]
+    if case.alongside:
+        def run_alongside():
+            try:
+                case.alongside(folder)
+            except Exception as error:
+                errors.append(f"alongside: {error}")
+                process.terminate()
+
+        readers.append(threading.Thread(target=run_alongside))
     for reader in readers:
         reader.start()
     status = process.wait()
@@ -64,6 +73,17 @@ def run_case(case, qemu, folder):
     process.stdin.close()
     seconds = {line: moment - start["time"] for line, moment in times.items() if "time" in start}
     return Run(status, lines, errors, seconds, trace.read_text(errors="replace") if trace.exists() else "")
+
+
+def qemu_version(qemu):
+    """The major version of the QEMU that run-qemu.sh will take; 0 if it cannot be told."""
+    try:
+        text = subprocess.run([qemu or os.environ.get("QEMU", "qemu-system-x86_64"), "--version"], capture_output=True,
+                              text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    found = re.search(r"version (\d+)\.", text)
+    return int(found.group(1)) if found else 0
 
 
 def main():
@@ -81,10 +101,15 @@ def main():
     if unknown:
         print(f"no such case: {', '.join(sorted(unknown))} (see --list)", file=sys.stderr)
         return 2
+    version = qemu_version(options.qemu)
     chosen = [case for case in CASES if not options.names or case.name in options.names]
-    passed, failed = 0, 0
+    passed, failed, skipped = 0, 0, 0
     for case in chosen:
         label = f"{case.name}{f' ({options.label})' if options.label else ''}"
+        if version < case.needs:
+            skipped += 1
+            print(f"SKIPPED: machine {label}: needs QEMU {case.needs}")
+            continue
         with tempfile.TemporaryDirectory() as folder:
             begin = time.monotonic()
             run = run_case(case, options.qemu, pathlib.Path(folder))
@@ -99,7 +124,7 @@ def main():
             print(f"machine {label}: {verdict} ({time.monotonic() - begin:.1f} s){text}", flush=True)
             if verdict != "ok":
                 print("\n".join(f"    | {line}" for line in (run.lines + run.errors)[-60:]), flush=True)
-    print(f"{passed} passed, {failed} failed")
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return 1 if failed else 0
 
 

@@ -24,7 +24,7 @@ use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use dmar::Dmar;
+use dmar::{Dmar, Structure, UnknownStructure};
 use pci::{FunctionDescription, FunctionInfo, Functions};
 use vtd::{DestinationMode, Polarity, Route, Trigger};
 
@@ -282,9 +282,16 @@ impl Passthrough {
 /// Tells what is odd in the firmware's table.
 fn report_table(dmar: &Dmar<'_>) {
     for finding in dmar.findings() {
-        log::warn!("DMAR table: {finding}");
+        log::warn!("{finding}");
     }
-    for error in dmar.structures().filter_map(Result::err) {
-        log::error!("DMAR table: {error}");
+    for structure in dmar.structures() {
+        match structure {
+            Ok(Structure::Unknown(unknown)) => {
+                let UnknownStructure { offset, structure_type, .. } = unknown;
+                log::warn!("DMAR structure at {offset:#x} of unknown type {structure_type:#x}: skipped");
+            }
+            Ok(_) => {}
+            Err(error) => log::error!("{error}"),
+        }
     }
 }
