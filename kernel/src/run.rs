@@ -12,9 +12,10 @@ use crate::memory::{frames, image, physical};
 use crate::passthrough::assignment::Passthrough;
 use crate::passthrough::fault_watch;
 use crate::start::{Found, give_up, start_local_apic};
-use crate::vcpu::svm::{Svm, SvmVirtualCpu};
+use crate::vcpu::Engine;
+use crate::vcpu::svm::Svm;
 use crate::vm::archive::Archive;
-use crate::vm::config::{self, Config};
+use crate::vm::config;
 use crate::vm::guest::{self, EngineFrames, Guest};
 use crate::vm::life::Life;
 use crate::vm::pci::AssignedFunction;
@@ -32,14 +33,22 @@ const FIRST_GUEST_SLOT: u8 = 3;
 
 /// Runs the machine: brings up its remapping hardware, builds its guest, and lives with it until it ends.
 pub fn run(found: Found) -> ! {
-    match prepare(found) {
+    if Svm::is_present() {
+        run_on::<Svm>(found)
+    }
+    give_up("this processor has no virtualization extension that there is an engine for (SVM)")
+}
+
+/// Runs the machine with guests on `E`.
+fn run_on<E: Engine>(found: Found) -> ! {
+    match prepare::<E>(found) {
         Ok(life) => finish(life),
         Err(reason) => give_up(&reason),
     }
 }
 
 /// Everything up to the guest's first instruction.
-fn prepare(found: Found) -> Result<Life<SvmVirtualCpu>, String> {
+fn prepare<E: Engine>(found: Found) -> Result<Life<E>, String> {
     let Found { firmware, ramdisk } = found;
     let bytes = ramdisk.map_or(&[][..], |(start, bytes)| physical::bytes(start, bytes as usize));
     let archive = Archive::open(bytes).map_err(|error| error.to_string())?;
@@ -62,11 +71,12 @@ fn prepare(found: Found) -> Result<Life<SvmVirtualCpu>, String> {
     log::info!("{} remapping units work; local APIC in {mode:?} mode", passthrough.units.working());
 
     let kernel = archive.member(&guest_config.kernel).map_err(|error| error.to_string())?;
-    let guest = build_guest(0, guest_config, kernel, &mut config_space, &mut passthrough)?;
+    let mut engine = E::enable(&mut EngineFrames).map_err(|error| error.to_string())?;
+    let guest = build_guest(&mut engine, 0, guest_config, kernel, &mut config_space, &mut passthrough)?;
     guest.verify()?;
     passthrough.verify(guest.number)?;
     release_archive(ramdisk);
-    Ok(Life::new(guest, config_space, passthrough, config_of_report(&config, mode)))
+    Ok(Life::new(guest, config_space, passthrough, new_report::<E>(mode)))
 }
 
 /// Brings up the remapping units and the local APIC, in the order that keeps interrupts sound: x2APIC mode only after
@@ -82,13 +92,14 @@ fn start_remapping(passthrough: &mut Passthrough) -> Result<ApicMode, String> {
 }
 
 /// Builds a guest with its devices.
-fn build_guest(
+fn build_guest<E: Engine>(
+    engine: &mut E,
     number: u8,
     config: &config::Guest,
     kernel: &[u8],
     config_space: &mut MachineConfigSpace,
     passthrough: &mut Passthrough,
-) -> Result<Guest<SvmVirtualCpu>, String> {
+) -> Result<Guest<E>, String> {
     let devices: Vec<PciAddress> = passthrough.select(&config.devices)?;
     let prepared = guest::prepare(number, config, kernel)?;
     let mut functions = Vec::new();
@@ -101,10 +112,7 @@ fn build_guest(
         function.prepare(config_space);
         functions.push(function);
     }
-    Guest::new(number, config, prepared, functions, |root| {
-        let mut svm = Svm::enable(&mut EngineFrames).map_err(|error| error.to_string())?;
-        svm.new_virtual_cpu(&mut EngineFrames, root).map_err(|error| error.to_string())
-    })
+    Guest::new(number, config, prepared, functions, engine)
 }
 
 /// The archive is not needed any more: its memory is free for guests.
@@ -116,9 +124,9 @@ fn release_archive(ramdisk: Option<(addr::HostPhys, u64)>) {
 }
 
 /// What the report says of the machine before the guest runs.
-fn config_of_report(_config: &Config, mode: ApicMode) -> Report {
+fn new_report<E: Engine>(mode: ApicMode) -> Report {
     let mut report = Report::default();
-    report.set("engine", "svm");
+    report.set("engine", E::NAME);
     report.set("mode", "legacy");
     report.set("apic", if mode == ApicMode::X2Apic { "x2apic" } else { "xapic" });
     report.set("image_kib", image::file_bytes().div_ceil(1024));
@@ -126,7 +134,7 @@ fn config_of_report(_config: &Config, mode: ApicMode) -> Report {
 }
 
 /// Lives with the guest until it ends, and tells how it was.
-fn finish(mut life: Life<SvmVirtualCpu>) -> ! {
+fn finish<E: Engine>(mut life: Life<E>) -> ! {
     life.note_start(time::since_entry_us());
     let passed = life.run();
     power::finish(passed)

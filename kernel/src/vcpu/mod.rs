@@ -4,6 +4,7 @@
 //! it. An engine runs the guest, says why it stopped, and keeps the state that the hardware keeps; it emulates
 //! nothing and knows no device. Deciding what an exit means is the caller's.
 
+mod engine;
 mod event;
 mod exit;
 mod frames;
@@ -14,6 +15,7 @@ mod start;
 pub mod svm;
 mod virtual_cpu;
 
+pub use engine::{Engine, NestedFormat};
 pub use event::{Combined, Event, combine};
 pub use exit::{Access, Direction, EntryFailure, Exit, IoAccess, IoWidth, NestedPageFault};
 pub use frames::FrameSource;

@@ -3,7 +3,7 @@
 use crate::memory::frames::Owner;
 use crate::memory::tables::Tables;
 use crate::memory::{frames, physical};
-use crate::vcpu::{FrameSource, Start, VirtualCpu};
+use crate::vcpu::{Engine, FrameSource, NestedFormat, Start, VirtualCpu};
 use crate::vm::config;
 use crate::vm::exits::ExitCounts;
 use crate::vm::loader;
@@ -15,12 +15,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
-use paging::{MemoryType, NestedPaging, PageTable, Permissions};
+use paging::{MemoryType, PageTable, Permissions};
 
 /// The levels of a guest's nested tables: 48 bits of guest-physical address.
 const NESTED_LEVELS: u8 = 4;
-/// CPUID Fn8000_0001_EDX: 1 GiB pages.
-const CPUID_1G_PAGES: u32 = 1 << 26;
 
 /// Frames for the engine's control structures.
 pub struct EngineFrames;
@@ -36,18 +34,18 @@ unsafe impl FrameSource for EngineFrames {
 }
 
 /// A guest.
-pub struct Guest<V> {
+pub struct Guest<E: Engine> {
     /// Its number.
     pub number: u8,
     /// Its name.
     pub name: String,
     /// Its processor.
-    pub vcpu: V,
+    pub vcpu: E::Cpu,
     /// What is around its processor.
     pub platform: Platform,
     /// How often it exited.
     pub exits: ExitCounts,
-    nested: PageTable<NestedPaging>,
+    nested: PageTable<E::Nested>,
 }
 
 /// The part of a guest that exists before its processor: devices are assigned to its memory.
@@ -72,24 +70,25 @@ pub fn prepare(number: u8, config: &config::Guest, kernel: &[u8]) -> Result<Prep
     Ok(Prepared { memory, start })
 }
 
-impl<V: VirtualCpu> Guest<V> {
+impl<E: Engine> Guest<E> {
     /// Builds the guest around what was prepared: nested tables with its memory and its functions' registers, its PCI
-    /// bus, and its processor, made by `engine` for the root of the nested tables.
+    /// bus, and its processor.
     pub fn new(
         number: u8,
         config: &config::Guest,
         prepared: Prepared,
         functions: Vec<AssignedFunction>,
-        engine: impl FnOnce(HostPhys) -> Result<V, String>,
+        engine: &mut E,
     ) -> Result<Self, String> {
         let Prepared { memory, start } = prepared;
         let fail = |why: String| format!("guest {:?}: {why}", config.name);
-        let nested = map(&memory, &functions).map_err(fail)?;
+        let nested = map::<E::Nested>(&memory, &functions, engine.largest_nested_page()).map_err(fail)?;
         let mut bus = GuestPciBus::new();
         for function in functions {
             bus.add(function).map_err(|error| fail(error.to_string()))?;
         }
-        let mut vcpu = engine(nested.root()).map_err(fail)?;
+        let vcpu = engine.new_virtual_cpu(&mut EngineFrames, nested.root());
+        let mut vcpu = vcpu.map_err(|error| fail(error.to_string()))?;
         let narrow = |address: GuestPhys| {
             u32::try_from(address.as_u64()).map_err(|_| fail("its entry is above 4 GiB".to_string()))
         };
@@ -127,14 +126,16 @@ impl<V: VirtualCpu> Guest<V> {
 }
 
 /// The nested tables of a guest.
-fn map(memory: &GuestMemory, functions: &[AssignedFunction]) -> Result<PageTable<NestedPaging>, String> {
+fn map<F: NestedFormat>(
+    memory: &GuestMemory,
+    functions: &[AssignedFunction],
+    largest: PageSize,
+) -> Result<PageTable<F>, String> {
     let mut tables = Tables { coherent: true };
-    let has_1g = core::arch::x86_64::__cpuid(0x8000_0001).edx & CPUID_1G_PAGES != 0;
-    let largest = if has_1g { PageSize::Size1G } else { PageSize::Size2M };
     let mut nested = PageTable::new(NESTED_LEVELS, largest, &mut tables).map_err(|error| error.to_string())?;
-    let mut add = |start: u64, host: HostPhys, bytes: u64, permissions, kind| {
+    let mut add = |start: u64, host: HostPhys, bytes: u64, permissions, kind: MemoryType| {
         let flush = nested
-            .map(&mut tables, GuestPhys::new(start), host, bytes, permissions, kind)
+            .map(&mut tables, GuestPhys::new(start), host, bytes, permissions, F::Attributes::from(kind))
             .map_err(|error| error.to_string())?;
         // No processor has been pointed to these tables yet.
         flush.complete(&paging::NeverLoaded, &mut tables).map_err(|_| "a new table was in use".to_string())

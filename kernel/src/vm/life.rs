@@ -10,7 +10,7 @@ use crate::memory::frames::Owner;
 use crate::memory::{frames, image};
 use crate::passthrough::assignment::Passthrough;
 use crate::passthrough::attacks::{Attacks, Observation, Verdict};
-use crate::vcpu::VirtualCpu;
+use crate::vcpu::{Engine, VirtualCpu};
 use crate::vm::exits::{self, Next};
 use crate::vm::guest::Guest;
 use crate::vm::local_apic::Effect;
@@ -30,8 +30,8 @@ const MAXIMUM_COMPLAINTS: u32 = 16;
 const STATUS_KEY: u8 = b's';
 
 /// A guest, and the machine around it.
-pub struct Life<V> {
-    guest: Guest<V>,
+pub struct Life<E: Engine> {
+    guest: Guest<E>,
     config: MachineConfigSpace,
     machine: Machine,
     started: bool,
@@ -147,9 +147,9 @@ fn read(memory: &DeviceMemory, offset: u64, bytes: u8) -> u64 {
     }
 }
 
-impl<V: VirtualCpu> Life<V> {
+impl<E: Engine> Life<E> {
     /// A guest that is ready to run.
-    pub fn new(guest: Guest<V>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
+    pub fn new(guest: Guest<E>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
         let machine = Machine {
             passthrough,
             report,

@@ -6,6 +6,7 @@
 mod capability;
 mod consistency;
 mod decode;
+mod engine;
 #[cfg(test)]
 mod fake;
 mod initial;
