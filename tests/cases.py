@@ -1,14 +1,18 @@
 """The cases of tests/machine.py: how each machine is made, and what must come of it."""
 import dataclasses
+import os
 import pathlib
 import re
 import struct
+import subprocess
 import typing
 
 from tools import gdb_remote
 from tools.judge import Failure, Run, require
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+#: Where run-qemu.sh leaves what it builds.
+TARGET = ROOT / os.environ.get("CARGO_TARGET_DIR", "target")
 #: The hypervisor's budgets: from entry to the guest's start, its own memory, its image, and power-on to lease.
 BOOT_MS, OWN_KIB, IMAGE_KIB, LEASE_SECONDS = 300, 16 << 10, 512, 5.0
 #: The interrupt range, in which a write is a message.
@@ -170,8 +174,7 @@ def damaged(change):
     """The archive of an ordinary run, after `change` (bytes to bytes)."""
 
     def prepare(folder):
-        import subprocess
-        image = ROOT / "target/images/netprobe"
+        image = TARGET / "images/netprobe"
         subprocess.run([ROOT / "guests/pack.sh", folder / "good.tar", ROOT / "guests/netprobe.toml", image], check=True)
         (folder / "bad.tar").write_bytes(change((folder / "good.tar").read_bytes()))
 
@@ -206,7 +209,7 @@ def with_edited_dmar(name, about, judge, edit):
     """The machine's own table, changed in memory before the hypervisor's first instruction: QEMU would mend a file."""
 
     def alongside(folder):
-        image = ROOT / "target/images/postern"
+        image = TARGET / "images/postern"
         gdb_remote.at_entry(folder / "gdb", image, gdb_remote.change_table(b"DMAR", edit))
 
     return Case(name, about, judge, alongside=alongside,
@@ -223,6 +226,27 @@ def replace(at, value):
         return bytes(changed)
 
     return edit
+
+
+def with_broken_code(name, about, code, *patterns):
+    """The hypervisor itself fails: the function that takes a guest's line of output is replaced by `code`."""
+
+    def alongside(folder):
+        built = TARGET / "x86_64-unknown-none/release/postern"
+        names = subprocess.run(["nm", "-C", built], capture_output=True, text=True, check=True).stdout
+        found = re.search(r"^([0-9a-f]+) t .*life::Machine as .*Host>::line$", names, re.M)
+        physical = int(found.group(1), 16) - 0xFFFFFFFF80000000
+        gdb_remote.at_entry(folder / "gdb", TARGET / "images/postern",
+                            lambda remote: remote.write(physical, code + bytes([0xF4] * 8)))
+
+    def judge(run):
+        require(run.status == 1, f"exit status {run.status}")
+        for pattern in patterns + (r"^  while serving guest 0$", r"^  rip 0xffff[0-9a-f]+ ", r"^  rax 0x",
+                                   r"^  backtrace 0xffff[0-9a-f]+ 0xffffffff[0-9a-f]+ 0xffffffff"):
+            run.require_line(pattern)
+
+    return Case(name, about, judge, alongside=alongside,
+                options=["--", "-S", "-gdb", "unix:{folder}/gdb,server=on,wait=off"])
 
 
 CASES = [
@@ -264,6 +288,18 @@ CASES = [
                      replace(48 + 17, b"\0")),
     with_edited_dmar("dmar-unknown-type", "an unknown structure in place of the unit", refused(r"DMAR structure at 0x30 of unknown type 0x7fff: skipped"),
                      replace(48, b"\xff\x7f")),
+    # push rbp; mov rbp, rsp, so that the backtrace has a frame; then what fails.
+    with_broken_code("fatal-opcode", "the hypervisor executes an invalid opcode", bytes.fromhex("554889e5 0f0b"),
+                     r"^FATAL: invalid opcode \(vector 6, error code 0x0\) in the hypervisor$"),
+    with_broken_code("fatal-write", "the hypervisor writes to its own code: mov [rip], al",
+                     bytes.fromhex("554889e5 880500000000"),
+                     r"^FATAL: page fault \(vector 14, error code 0x3\)", r"^  address 0xffffffff8"),
+    with_broken_code("fatal-stack", "the hypervisor's stack overflows into its guard page: push rax for ever",
+                     bytes.fromhex("554889e5 50ebfd"), r"^FATAL: double fault \(vector 8", r"^  rsp 0xffffd0"),
+    # The physical map is writable and must not be executable: jump to this very code through its other address.
+    with_broken_code("fatal-execute", "the hypervisor jumps into the physical map",
+                     bytes.fromhex("554889e5 48b8 0000000100 80ffff ffe0"),
+                     r"^FATAL: page fault \(vector 14, error code 0x11\)", r"^  address 0xffff80000100"),
     Case("too-little-memory", "a machine too small for its guest", refused(r"too little memory for guest \"netprobe\""),
          options=["--memory", "24M"]),
     Case("no-archive", "no archive of guests", refused(r"no guest archive"), options=["--no-archive"]),

@@ -8,11 +8,7 @@
 //! them off in IA32_MISC_ENABLE).
 
 use crate::entry64::enter;
-
-/// `enter`'s first argument: loaded by PVH.
-pub(crate) const PROTOCOL_PVH: u32 = 1;
-/// `enter`'s first argument: loaded by Multiboot2.
-pub(crate) const PROTOCOL_MULTIBOOT2: u32 = 2;
+use crate::protocol::{PROTOCOL_MULTIBOOT2, PROTOCOL_PVH};
 
 /// What the Multiboot2 header asks for (Multiboot2, section 3.1). It must lie in the first 32 KiB of the file.
 const MULTIBOOT2_HEADER_MAGIC: u32 = 0xe852_50d6;

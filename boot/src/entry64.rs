@@ -8,9 +8,9 @@ use bootloader_api::info::{MemoryRegion, MemoryRegionKind};
 
 use crate::boot_info::{self, Placement};
 use crate::bytes::Physical;
-use crate::entry32::{PROTOCOL_MULTIBOOT2, PROTOCOL_PVH};
 use crate::error::Error;
 use crate::memory_map::{MAX_REGIONS, Span};
+use crate::protocol::{PROTOCOL_MULTIBOOT2, PROTOCOL_PVH};
 use crate::{LINK_BASE, MAPPED_PHYSICAL_MEMORY, PHYSICAL_MEMORY_OFFSET, command_line, multiboot2, pvh};
 
 unsafe extern "C" {

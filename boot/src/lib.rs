@@ -32,6 +32,8 @@ mod bytes;
 mod error;
 mod memory_map;
 mod multiboot2;
+#[cfg(target_os = "none")]
+mod protocol;
 mod pvh;
 
 #[cfg(target_os = "none")]

@@ -9,10 +9,13 @@ extern crate alloc;
 
 pub mod console;
 pub mod cpu;
+pub mod fatal;
+pub mod life;
 pub mod machine;
 pub mod memory;
 pub mod passthrough;
 pub mod run;
 pub mod start;
+pub mod time;
 pub mod vcpu;
 pub mod vm;

@@ -6,7 +6,6 @@ mod image {
     use boot as _;
     use bootloader_api::config::Mapping;
     use bootloader_api::{BootInfo, BootloaderConfig};
-    use core::fmt::Write;
 
     /// What is asked of a rust-osdev loader; the entries in the `boot` crate do the same.
     static CONFIG: BootloaderConfig = {
@@ -24,12 +23,7 @@ mod image {
 
     #[panic_handler]
     fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-        let mut line = postern::console::serial::line();
-        // The serial line never reports an error.
-        let _ = writeln!(line, "\nFATAL: {info}\n  while serving {}", postern::cpu::serving::current());
-        let _ = postern::cpu::exceptions::write_backtrace(&mut *line, 0, postern::cpu::frame_pointer());
-        drop(line);
-        postern::machine::power::finish(false)
+        postern::fatal::panic(info, postern::cpu::frame_pointer())
     }
 }
 

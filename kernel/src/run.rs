@@ -3,21 +3,23 @@
 use crate::console::report::Report;
 use crate::console::serial;
 use crate::cpu::interrupts::{self, Source};
-use crate::cpu::time;
+use crate::cpu::local_apic;
+use crate::fatal::give_up;
+use crate::life::Life;
 use crate::machine::config_space::MachineConfigSpace;
+use crate::machine::handover::Handover;
 use crate::machine::io_apics::IoApics;
 use crate::machine::power;
 use crate::memory::frames::Owner;
 use crate::memory::{frames, image, physical};
 use crate::passthrough::assignment::Passthrough;
 use crate::passthrough::fault_watch;
-use crate::start::{Found, give_up, start_local_apic};
+use crate::time;
 use crate::vcpu::Engine;
 use crate::vcpu::svm::Svm;
 use crate::vm::archive::Archive;
 use crate::vm::config;
 use crate::vm::guest::{self, EngineFrames, Guest};
-use crate::vm::life::Life;
 use crate::vm::pci::AssignedFunction;
 use addr::{Bdf, PciAddress};
 use alloc::format;
@@ -32,7 +34,7 @@ const COM1_IRQ: u8 = 4;
 const FIRST_GUEST_SLOT: u8 = 3;
 
 /// Runs the machine: brings up its remapping hardware, builds its guest, and lives with it until it ends.
-pub fn run(found: Found) -> ! {
+pub fn run(found: Handover) -> ! {
     if Svm::is_present() {
         run_on::<Svm>(found)
     }
@@ -40,7 +42,7 @@ pub fn run(found: Found) -> ! {
 }
 
 /// Runs the machine with guests on `E`.
-fn run_on<E: Engine>(found: Found) -> ! {
+fn run_on<E: Engine>(found: Handover) -> ! {
     match prepare::<E>(found) {
         Ok(life) => finish(life),
         Err(reason) => give_up(&reason),
@@ -48,8 +50,8 @@ fn run_on<E: Engine>(found: Found) -> ! {
 }
 
 /// Everything up to the guest's first instruction.
-fn prepare<E: Engine>(found: Found) -> Result<Life<E>, String> {
-    let Found { firmware, ramdisk } = found;
+fn prepare<E: Engine>(found: Handover) -> Result<Life<E>, String> {
+    let Handover { firmware, ramdisk } = found;
     let bytes = ramdisk.map_or(&[][..], |(start, bytes)| physical::bytes(start, bytes as usize));
     let archive = Archive::open(bytes).map_err(|error| error.to_string())?;
     let text = archive.configuration().map_err(|error| error.to_string())?;
@@ -82,10 +84,10 @@ fn prepare<E: Engine>(found: Found) -> Result<Life<E>, String> {
 /// Brings up the remapping units and the local APIC, in the order that keeps interrupts sound: x2APIC mode only after
 /// every unit remaps in its format, and fault reports only after the local APIC is in its final mode.
 fn start_remapping(passthrough: &mut Passthrough) -> Result<ApicMode, String> {
-    let x2apic = crate::cpu::local_apic::has_x2apic() && passthrough.allows_x2apic();
+    let x2apic = local_apic::has_x2apic() && passthrough.allows_x2apic();
     let destinations = if x2apic { DestinationMode::X2Apic } else { DestinationMode::XApic };
     passthrough.start_remapping(destinations);
-    let mode = start_local_apic(x2apic)?;
+    let mode = local_apic::start(x2apic).map_err(|error| format!("the local APIC cannot be used: {error}"))?;
     let vector = interrupts::allocate(Source::RemappingFault);
     passthrough.units.start_translation(vector);
     Ok(mode)

@@ -3,12 +3,15 @@
 
 use crate::console;
 use crate::cpu::descriptor_tables::{self, EMERGENCY_STACKS};
-use crate::cpu::{local_apic, time};
+use crate::cpu::entry_points;
+use crate::fatal::{self, give_up};
+use crate::machine::calibration;
 use crate::machine::firmware::Firmware;
 use crate::machine::firmware_tables::Tables;
-use crate::machine::{calibration, power};
+use crate::machine::handover::Handover;
 use crate::memory::frames::{FrameTable, Owner};
 use crate::memory::{address_space, frames, heap, image, layout, physical};
+use crate::time;
 use addr::{HostPhys, PAGE_SIZE};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -23,20 +26,13 @@ const EMERGENCY_STACK_PAGES: u64 = 4;
 /// Largest archive of guests, in bytes.
 const MAXIMUM_RAMDISK: u64 = 4 << 30;
 
-/// What the first half of the start found, for the second half on its own stack.
-pub struct Found {
-    /// What the firmware says.
-    pub firmware: Firmware,
-    /// Where the archive of guests is.
-    pub ramdisk: Option<(HostPhys, u64)>,
-}
-
 /// A range of physical memory, first and one past the last byte.
 type Range = (HostPhys, HostPhys);
 
 /// The hypervisor's entry, with what the loader found.
 pub fn start(boot: &'static mut BootInfo) -> ! {
     time::start();
+    entry_points::set_exception_handler(fatal::exception);
     descriptor_tables::load();
     heap::start();
     console::log::start();
@@ -47,19 +43,9 @@ pub fn start(boot: &'static mut BootInfo) -> ! {
     }
 }
 
-/// Says why the machine cannot go on, and ends it.
-pub fn give_up(reason: &str) -> ! {
-    log::error!("{reason}");
-    let mut report = console::report::Report::default();
-    report.set("result", "fail");
-    // The serial line never reports an error.
-    let _ = report.write(&mut *console::serial::line());
-    power::finish(false)
-}
-
 /// Everything that happens on the loader's mapping: reading the firmware's tables, counting memory, and building the
 /// hypervisor's own mapping.
-fn prepare(boot: &'static mut BootInfo) -> Result<Found, String> {
+fn prepare(boot: &'static mut BootInfo) -> Result<Handover, String> {
     if boot.physical_memory_offset.into_option() != Some(layout::PHYSICAL_MAP) {
         return Err(format!("the loader has not mapped physical memory at {:#x}", layout::PHYSICAL_MAP));
     }
@@ -85,7 +71,7 @@ fn prepare(boot: &'static mut BootInfo) -> Result<Found, String> {
         .map_err(|error| error.to_string())?;
     let (free, kept) = frame_counts();
     log::info!("memory: {} MiB free, {} KiB kept", free / 256, kept * 4);
-    Ok(Found { firmware, ramdisk })
+    Ok(Handover { firmware, ramdisk })
 }
 
 /// Frames that are free, and frames that the hypervisor keeps.
@@ -169,7 +155,7 @@ fn count_memory(regions: &[MemoryRegion], ramdisk: Option<(HostPhys, u64)>, imag
 
 /// Leaves the loader's stack for one between guard pages.
 #[expect(unsafe_code, reason = "changes the stack")]
-fn continue_on_own_stack(found: Found) -> ! {
+fn continue_on_own_stack(found: Handover) -> ! {
     let stacks = address_space::new_stack(STACK_PAGES).and_then(|stack| {
         let mut emergency = [stack; EMERGENCY_STACKS];
         for stack in &mut emergency {
@@ -207,13 +193,8 @@ fn continue_on_own_stack(found: Found) -> ! {
 }
 
 #[expect(unsafe_code, reason = "takes over the box that the other stack made")]
-extern "C" fn on_own_stack(found: *mut Found) -> ! {
+extern "C" fn on_own_stack(found: *mut Handover) -> ! {
     // SAFETY: the only caller passes a pointer from `Box::into_raw`, once.
     let found = unsafe { alloc::boxed::Box::from_raw(found) };
     crate::run::run(*found)
-}
-
-/// Starts the local APIC; in x2APIC mode if `x2apic`.
-pub fn start_local_apic(x2apic: bool) -> Result<apic::ApicMode, String> {
-    local_apic::start(x2apic).map_err(|error| format!("the local APIC cannot be used: {error}"))
 }

@@ -1,7 +1,7 @@
 //! The hypervisor's log: seconds since entry, severity, the room that speaks, and what it has to say.
 
 use super::serial;
-use crate::cpu::time;
+use crate::time;
 use core::fmt::Write;
 use log::{LevelFilter, Log, Metadata, Record};
 

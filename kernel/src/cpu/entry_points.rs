@@ -3,43 +3,13 @@
 
 #![expect(unsafe_code, reason = "the processor's entry into the hypervisor")]
 
+use crate::cpu::frame::Frame;
+use crate::cpu::{interrupts, local_apic};
 use core::arch::global_asm;
+use spin::Once;
 
-/// The registers at an exception or interrupt, as the stubs leave them on the stack.
-#[derive(Debug)]
-#[repr(C)]
-pub struct Frame {
-    /// r15, r14, r13, r12, r11, r10, r9, r8, in this order.
-    pub high: [u64; 8],
-    /// Destination index.
-    pub rdi: u64,
-    /// Source index.
-    pub rsi: u64,
-    /// Frame pointer.
-    pub rbp: u64,
-    /// Base.
-    pub rbx: u64,
-    /// Data.
-    pub rdx: u64,
-    /// Counter.
-    pub rcx: u64,
-    /// Accumulator.
-    pub rax: u64,
-    /// The vector, 0 to 255.
-    pub vector: u64,
-    /// The error code that the processor pushed, or 0 where the vector has none.
-    pub error_code: u64,
-    /// Where execution was.
-    pub rip: u64,
-    /// In which code segment.
-    pub cs: u64,
-    /// With which flags.
-    pub rflags: u64,
-    /// On which stack.
-    pub rsp: u64,
-    /// In which stack segment.
-    pub ss: u64,
-}
+/// The vector of the non-maskable interrupt.
+const NMI: u8 = 2;
 
 // Vectors 8, 10 to 14, 17, 21, 29 and 30 push an error code (SDM vol. 3, table 7-1; APM vol. 2, table 8-1); the
 // other stubs push a zero in its place, so that the frame has one form. Each stub is padded to 16 bytes.
@@ -114,10 +84,27 @@ pub fn stub(vector: u8) -> u64 {
     &raw const postern_interrupt_stubs as u64 + u64::from(vector) * STUB_BYTES
 }
 
+/// What is called for an exception, with its vector. Until one is set, exceptions stop the processor silently.
+static EXCEPTION_HANDLER: Once<fn(u8, &Frame)> = Once::new();
+
+/// Sets what is called for an exception; only the first call has an effect.
+pub fn set_exception_handler(handler: fn(u8, &Frame)) {
+    EXCEPTION_HANDLER.call_once(|| handler);
+}
+
 /// Called by the stubs with a reference to the registers that they saved.
 extern "C" fn entered(frame: &Frame) {
     match frame.vector as u8 {
-        vector @ 0..=31 => super::exceptions::handle(vector, frame),
-        vector => super::interrupts::arrived(addr::Vector(vector)),
+        NMI => interrupts::nmi_arrived(),
+        vector @ 0..=31 => match EXCEPTION_HANDLER.get() {
+            Some(handle) => handle(vector, frame),
+            None => super::stop(),
+        },
+        vector => {
+            let vector = addr::Vector(vector);
+            if interrupts::arrived(vector) {
+                local_apic::end_of_interrupt();
+            }
+        }
     }
 }

@@ -8,7 +8,6 @@
 //! `0xfee0_0000`. So every handler is one that does no harm when nothing has happened, and a vector that nobody
 //! allocated is counted, logged and otherwise ignored.
 
-use crate::cpu::local_apic;
 use addr::Vector;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use vtd::posted::PostedInterruptDescriptor;
@@ -103,10 +102,10 @@ pub fn mailbox(vcpu: u8) -> Option<&'static PostedInterruptDescriptor> {
     MAILBOXES.get(usize::from(vcpu))
 }
 
-/// Called for every vector from 32 on, with interrupts disabled.
-pub fn arrived(vector: Vector) {
+/// Called for every vector from 32 on, with interrupts disabled. Says whether the local APIC waits for its end.
+pub fn arrived(vector: Vector) -> bool {
     if vector == SPURIOUS {
-        return;
+        return false;
     }
     match Source::decode(SOURCES[usize::from(vector.0)].load(Ordering::Acquire)) {
         Source::Device { vcpu, guest_vector } => {
@@ -125,7 +124,7 @@ pub fn arrived(vector: Vector) {
             STRAY_COUNT.fetch_add(1, Ordering::Relaxed);
         }
     }
-    local_apic::end_of_interrupt();
+    true
 }
 
 /// Called for an NMI, which may interrupt anything: it only counts.

@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "the local APIC's registers")]
 
-use crate::cpu::{interrupts, time};
+use crate::cpu::interrupts;
 use crate::memory::address_space::{self, MappingError};
+use crate::time;
 use addr::{ApicId, HostPhys, PAGE_SIZE, Vector};
 use apic::spec::local_apic::{Register, TimerDivide, apic_base};
 use apic::{ApicMode, LocalApic, LocalApicAccess, LocalApicError};

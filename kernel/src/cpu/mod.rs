@@ -1,12 +1,11 @@
-//! The processor that the hypervisor runs on: descriptor tables, exceptions, interrupts, its local APIC, time.
+//! The processor that the hypervisor runs on: descriptor tables, exceptions, interrupts, its local APIC.
 
 pub mod descriptor_tables;
 pub mod entry_points;
-pub mod exceptions;
+pub mod frame;
 pub mod interrupts;
 pub mod local_apic;
 pub mod serving;
-pub mod time;
 
 /// Stops for good: the last thing that this processor does.
 #[expect(unsafe_code, reason = "halts the processor")]

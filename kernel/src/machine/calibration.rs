@@ -1,7 +1,7 @@
 //! How fast the time-stamp counter and the local APIC's timer run, measured against a clock of known frequency.
 
-use crate::cpu::time;
 use crate::machine::ports;
+use crate::time;
 
 /// The ACPI power management timer, 3.579545 MHz on every machine (ACPI 4.8.3.3).
 const PM_TIMER_HZ: u64 = 3_579_545;

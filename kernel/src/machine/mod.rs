@@ -5,6 +5,7 @@ pub mod config_space;
 pub mod device_memory;
 pub mod firmware;
 pub mod firmware_tables;
+pub mod handover;
 pub mod io_apics;
 pub mod ports;
 pub mod power;

@@ -1,8 +1,9 @@
 //! The end of the machine: a result for whoever started it.
 
 use crate::console::serial;
-use crate::cpu::{self, time};
+use crate::cpu;
 use crate::machine::ports;
+use crate::time;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU32, Ordering};
 

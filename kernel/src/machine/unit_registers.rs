@@ -1,7 +1,7 @@
 //! A remapping unit's registers and the hypervisor's time, as the VT-d driver uses them.
 
-use crate::cpu::time;
 use crate::machine::device_memory::DeviceMemory;
+use crate::time;
 use vtd::{Clock, Registers};
 
 /// The register window of one unit.

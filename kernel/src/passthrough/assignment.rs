@@ -5,7 +5,7 @@
 //! belongs to nobody or to somebody else.
 
 use crate::cpu::interrupts::{self, Source};
-use crate::cpu::{local_apic, time};
+use crate::cpu::local_apic;
 use crate::machine::config_space::MachineConfigSpace;
 use crate::machine::device_memory::DeviceMemory;
 use crate::machine::firmware::Firmware;
@@ -18,6 +18,7 @@ use crate::passthrough::fault_watch::FaultWatch;
 use crate::passthrough::reserved_memory;
 use crate::passthrough::selection::{self, Bridges};
 use crate::passthrough::units::{RemappingUnit, Units};
+use crate::time;
 use crate::vm::config::DeviceName;
 use crate::vm::memory::GuestMemory;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};

@@ -7,7 +7,6 @@ pub mod exits;
 pub mod guest;
 pub mod guest_paging;
 pub mod instruction;
-pub mod life;
 pub mod loader;
 pub mod local_apic;
 pub mod memory;

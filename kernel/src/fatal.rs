@@ -1,19 +1,20 @@
-//! Exceptions of the hypervisor itself. Except for an NMI, which a device can forge on some platforms and which is
-//! only counted, each one is a fault in the hypervisor: it says all that helps to find it, and stops the machine.
+//! When the hypervisor itself fails: an exception, a panic, or a reason why it cannot go on. It says all that helps to
+//! find out why, and ends the machine.
 
+use crate::console::report::Report;
 use crate::console::serial;
-use crate::cpu::entry_points::Frame;
-use crate::cpu::{interrupts, serving};
+use crate::cpu::frame::Frame;
+use crate::cpu::serving;
+use crate::machine::power;
 use crate::memory::{address_space, image};
 use core::fmt::Write;
 
-const NMI: u8 = 2;
 const PAGE_FAULT: u8 = 14;
 /// Frames of a backtrace: a stack that loops must not print for ever.
 const MAXIMUM_DEPTH: usize = 32;
 
 /// Names of the exceptions (SDM vol. 3, table 7-1).
-pub const NAMES: [&str; 32] = [
+const NAMES: [&str; 32] = [
     "divide error",
     "debug exception",
     "non-maskable interrupt",
@@ -48,17 +49,33 @@ pub const NAMES: [&str; 32] = [
     "reserved exception 31",
 ];
 
-/// Handles an exception with `vector` below 32.
-pub fn handle(vector: u8, frame: &Frame) {
-    if vector == NMI {
-        interrupts::nmi_arrived();
-        return;
-    }
+/// Ends the machine for an exception with `vector` below 32.
+pub fn exception(vector: u8, frame: &Frame) {
     let mut line = serial::line();
     // The serial line never reports an error.
     let _ = write_fault(&mut *line, vector, frame);
     drop(line);
-    crate::machine::power::finish(false);
+    power::finish(false)
+}
+
+/// Ends the machine for a panic.
+pub fn panic(message: &dyn core::fmt::Display, frame_pointer: u64) -> ! {
+    let mut line = serial::line();
+    // The serial line never reports an error.
+    let _ = writeln!(line, "\nFATAL: {message}\n  while serving {}", serving::current());
+    let _ = write_backtrace(&mut *line, 0, frame_pointer);
+    drop(line);
+    power::finish(false)
+}
+
+/// Says why the machine cannot go on, and ends it.
+pub fn give_up(reason: &str) -> ! {
+    log::error!("{reason}");
+    let mut report = Report::default();
+    report.set("result", "fail");
+    // The serial line never reports an error.
+    let _ = report.write(&mut *serial::line());
+    power::finish(false)
 }
 
 fn write_fault(to: &mut impl Write, vector: u8, frame: &Frame) -> core::fmt::Result {
@@ -83,7 +100,7 @@ fn write_fault(to: &mut impl Write, vector: u8, frame: &Frame) -> core::fmt::Res
 }
 
 /// Writes the return addresses from a frame pointer on. They can be named by addr2line with the unstripped image.
-pub fn write_backtrace(to: &mut impl Write, rip: u64, mut frame_pointer: u64) -> core::fmt::Result {
+fn write_backtrace(to: &mut impl Write, rip: u64, mut frame_pointer: u64) -> core::fmt::Result {
     write!(to, "  backtrace {rip:#x}")?;
     let [text, ..] = image::sections();
     for _ in 0..MAXIMUM_DEPTH {

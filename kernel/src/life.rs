@@ -3,13 +3,14 @@
 use crate::console::report::Report;
 use crate::console::serial;
 use crate::cpu::serving::{self, Served};
-use crate::cpu::{interrupts, local_apic, time};
+use crate::cpu::{interrupts, local_apic};
 use crate::machine::config_space::MachineConfigSpace;
 use crate::machine::device_memory::DeviceMemory;
 use crate::memory::frames::Owner;
 use crate::memory::{frames, image};
 use crate::passthrough::assignment::Passthrough;
 use crate::passthrough::attacks::{Attacks, Observation, Verdict};
+use crate::time;
 use crate::vcpu::{Engine, VirtualCpu};
 use crate::vm::exits::{self, Next};
 use crate::vm::guest::Guest;
