@@ -17,12 +17,11 @@ const ALIGNMENT_CHECK: u8 = 17;
 /// other without end while they are delivered, and no interrupt would get in between.
 pub const INTERCEPTED_EXCEPTIONS: u32 = 1 << event::MACHINE_CHECK | 1 << event::DEBUG | 1 << ALIGNMENT_CHECK;
 
-/// Events and instructions that exit.
+/// Events and instructions that exit. VINTR and IRET are set and cleared entry by entry.
 pub const INTERCEPTED: u32 = intercept::INTR
     | intercept::NMI
     | intercept::SMI
     | intercept::INIT
-    | intercept::VINTR
     | intercept::RDPMC
     | intercept::CPUID
     | intercept::INVD

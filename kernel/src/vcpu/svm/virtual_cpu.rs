@@ -1,5 +1,6 @@
 //! A virtual CPU in a control block.
 
+mod interrupts;
 mod shadow;
 mod state;
 #[cfg(test)]
@@ -15,7 +16,8 @@ use crate::vcpu::svm::spec::vmcb::{INTERRUPT_SHADOW, TLB_FLUSH_ADDRESS_SPACE, TL
 use crate::vcpu::svm::spec::{exit_code, interrupt_control};
 use crate::vcpu::svm::{Capabilities, SvmError, initial, injection};
 use crate::vcpu::{Combined, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine};
-use addr::HostPhys;
+use addr::{HostPhys, Vector};
+use interrupts::VirtualInterrupt;
 
 /// RFLAGS.
 const RFLAGS_TRAP: u64 = 1 << 8;
@@ -35,8 +37,10 @@ pub struct SvmVirtualCpu<W = Machine> {
     capabilities: Capabilities,
     /// RAX and RSP are copied from and to the control block around each entry.
     registers: Registers,
-    /// What the next entry delivers.
+    /// The exception or non-maskable interrupt that the next entry delivers.
     pending: Option<Event>,
+    /// The maskable interrupt that the guest takes as soon as it can, which may be in the handler of `pending`.
+    interrupt: Option<Vector>,
     /// The caller wants to know when the guest can take an interrupt.
     window_wanted: bool,
     /// The next entry flushes this guest's translations.
@@ -73,6 +77,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             capabilities,
             registers: Registers::default(),
             pending: None,
+            interrupt: None,
             window_wanted: false,
             // The address space id may have been another guest's before the machine was started again.
             flush: true,
@@ -82,8 +87,8 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         Ok(cpu)
     }
 
-    /// One entry and exit. `window`: exit when the guest can take an interrupt.
-    fn enter(&mut self, window: bool) -> Entry {
+    /// One entry and exit.
+    fn enter(&mut self, virtual_interrupt: VirtualInterrupt) -> Entry {
         let injected = self.pending.take();
         let flush_control = match (self.flush, self.capabilities.flush_by_asid) {
             (false, _) => TLB_FLUSH_NOTHING,
@@ -98,13 +103,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         }
         control.tlb_control = flush_control;
         control.clean_bits = 0;
-        let window_bits =
-            interrupt_control::IRQ | interrupt_control::IGNORE_TASK_PRIORITY | interrupt_control::HIGHEST_PRIORITY;
-        control.interrupt_control &= !window_bits;
-        if window {
-            // A virtual interrupt that is never delivered: the intercept comes first.
-            control.interrupt_control |= window_bits;
-        }
+        virtual_interrupt.arm(control);
         (save.rax, save.rsp) = (self.registers.rax, self.registers.rsp);
         let entry = Entry { rip: save.rip, shadow: control.interrupt_state & INTERRUPT_SHADOW != 0 };
 
@@ -112,7 +111,6 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
 
         let Vmcb { control, save, .. } = &mut *self.vmcb;
         (self.registers.rax, self.registers.rsp) = (save.rax, save.rsp);
-        control.interrupt_control &= !window_bits;
         if is_entry_failure(control) {
             // Nothing was delivered. The field is for the check that puts the failure in words: the processor has
             // cleared it.
@@ -120,8 +118,15 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             self.pending = injected;
         } else {
             self.flush = false;
-            self.pending = injection::interrupted(control.exit_interrupt_info, injected);
+            if virtual_interrupt.was_taken(control) {
+                self.interrupt = None;
+            }
+            match injection::interrupted(control.exit_interrupt_info, injected) {
+                Some(Event::Interrupt(vector)) => self.interrupt = Some(vector),
+                event => self.pending = event,
+            }
         }
+        VirtualInterrupt::disarm(control);
         shadow::restore(&mut self.vmcb, &entry);
         entry
     }
@@ -137,16 +142,20 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
     }
 
     fn run_guest(&mut self) -> Exit {
+        let mut at_iret = false;
         loop {
             if self.shut_down {
                 return Exit::Shutdown;
             }
-            let entry = self.enter(self.window_wanted);
-            if !shadow::was_ignored(&self.vmcb, &entry) {
+            let virtual_interrupt = self.virtual_interrupt(at_iret);
+            let entry = self.enter(virtual_interrupt);
+            at_iret = self.vmcb.control.exit_code == exit_code::IRET;
+            if shadow::was_ignored(&self.vmcb, &entry) {
+                if let Some(exit) = self.step_out_of_shadow() {
+                    return exit;
+                }
+            } else if !at_iret && !(self.vmcb.control.exit_code == exit_code::VINTR && self.interrupt.is_some()) {
                 return self.decode();
-            }
-            if let Some(exit) = self.step_out_of_shadow() {
-                return exit;
             }
         }
     }

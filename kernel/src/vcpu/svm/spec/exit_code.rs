@@ -18,6 +18,8 @@ pub const VINTR: u64 = 0x64;
 pub const RDPMC: u64 = 0x6f;
 /// CPUID.
 pub const CPUID: u64 = 0x72;
+/// IRET.
+pub const IRET: u64 = 0x74;
 /// INVD.
 pub const INVD: u64 = 0x76;
 /// HLT.

@@ -14,6 +14,8 @@ pub const VINTR: u32 = 1 << 4;
 pub const RDPMC: u32 = 1 << 15;
 /// 00Ch: CPUID.
 pub const CPUID: u32 = 1 << 18;
+/// 00Ch: IRET.
+pub const IRET: u32 = 1 << 20;
 /// 00Ch: INVD.
 pub const INVD: u32 = 1 << 22;
 /// 00Ch: HLT.

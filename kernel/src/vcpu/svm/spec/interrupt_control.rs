@@ -10,3 +10,7 @@ pub const HIGHEST_PRIORITY: u64 = 0xf << 16;
 pub const IGNORE_TASK_PRIORITY: u64 = 1 << 20;
 /// V_INTR_MASKING: the guest's RFLAGS.IF and CR8 rule virtual interrupts only; physical ones obey the host's.
 pub const MASKING: u64 = 1 << 24;
+/// V_INTR_VECTOR: the lowest bit of the virtual interrupt's vector.
+pub const VECTOR_SHIFT: u32 = 32;
+/// V_INTR_VECTOR.
+pub const VECTOR: u64 = 0xff << VECTOR_SHIFT;

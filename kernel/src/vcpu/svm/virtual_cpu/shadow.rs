@@ -5,7 +5,7 @@
 //! window then opens too early, and the report of the shadow is gone. Both are put right here; on a processor that
 //! honours the shadow nothing of this happens, or it changes nothing.
 
-use super::{DR6_BREAKPOINTS, DR6_SINGLE_STEP, Entry, RFLAGS_TRAP, SvmVirtualCpu, exit_code::*};
+use super::{DR6_BREAKPOINTS, DR6_SINGLE_STEP, Entry, RFLAGS_TRAP, SvmVirtualCpu, VirtualInterrupt, exit_code::*};
 use crate::vcpu::event::DEBUG;
 use crate::vcpu::svm::machine::WorldSwitch;
 use crate::vcpu::svm::spec::vmcb::{INTERRUPT_SHADOW, Vmcb};
@@ -32,7 +32,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         let dr6 = self.vmcb.save.dr6;
         let guest_steps = self.vmcb.save.rflags & RFLAGS_TRAP != 0;
         self.vmcb.save.rflags |= RFLAGS_TRAP;
-        self.enter(false);
+        self.enter(VirtualInterrupt::None);
         if guest_steps {
             return Some(self.decode());
         }

@@ -24,7 +24,7 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
         self.vmcb.control.interrupt_control = interrupt_control::MASKING;
         self.vmcb.control.exit_code = 0;
         self.vmcb.control.next_rip = 0;
-        (self.pending, self.window_wanted, self.shut_down) = (None, false, false);
+        (self.pending, self.interrupt, self.window_wanted, self.shut_down) = (None, None, false, false);
         self.flush = true;
     }
 
@@ -92,14 +92,14 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
     }
 
     fn can_take_interrupt(&self) -> bool {
-        self.vmcb.save.rflags & RFLAGS_INTERRUPT != 0 && !self.in_shadow() && self.pending.is_none()
+        self.vmcb.save.rflags & RFLAGS_INTERRUPT != 0 && !self.in_shadow() && self.pending_event().is_none()
     }
 
     fn inject_interrupt(&mut self, vector: Vector) -> Result<(), NotNow> {
         if !self.can_take_interrupt() {
             return Err(NotNow);
         }
-        self.pending = Some(Event::Interrupt(vector));
+        self.interrupt = Some(vector);
         Ok(())
     }
 
@@ -113,11 +113,11 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
     }
 
     fn pending_event(&self) -> Option<Event> {
-        self.pending
+        self.pending.or(self.interrupt.map(Event::Interrupt))
     }
 
     fn take_pending_event(&mut self) -> Option<Event> {
-        self.pending.take()
+        self.pending.take().or_else(|| self.interrupt.take().map(Event::Interrupt))
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::vcpu::svm::fake::*;
-use crate::vcpu::svm::spec::{exit_code::*, vmcb::EFER_SVME};
+use crate::vcpu::svm::spec::{exit_code::*, intercept, vmcb::EFER_SVME};
 use crate::vcpu::{Access, ControlState, Event, Exit, GeneralProtection, Instruction, NotNow, SegmentName};
 use addr::Vector;
 
@@ -9,6 +9,15 @@ const VECTOR: Vector = Vector(0x41);
 /// An exit with `code`, nothing else changed.
 fn exits(code: u64) -> impl FnOnce(&mut Vmcb, &mut Registers) {
     move |vmcb, _| vmcb.control.exit_code = code
+}
+
+/// The guest takes the virtual interrupt, then an exit with `code`.
+fn takes(code: u64) -> impl FnOnce(&mut Vmcb, &mut Registers) {
+    move |vmcb, _| {
+        assert_ne!(vmcb.control.interrupt_control & interrupt_control::IRQ, 0);
+        vmcb.control.interrupt_control &= !interrupt_control::IRQ;
+        vmcb.control.exit_code = code;
+    }
 }
 
 fn enable_interrupts(cpu: &mut SvmVirtualCpu<Script>) {
@@ -85,7 +94,7 @@ fn a_refused_entry_flushes_and_delivers_nothing() {
 
 #[test]
 fn an_interrupt_is_injected_once_and_only_when_it_can_be_taken() {
-    let mut cpu = cpu(Script::default().then(exits(HLT)).then(exits(HLT)));
+    let mut cpu = cpu(Script::default().then(exits(INTR)).then(takes(HLT)).then(exits(HLT)));
     assert_eq!(cpu.inject_interrupt(VECTOR), Err(NotNow), "IF is clear");
     enable_interrupts(&mut cpu);
     cpu.vmcb.control.interrupt_state = INTERRUPT_SHADOW;
@@ -94,8 +103,13 @@ fn an_interrupt_is_injected_once_and_only_when_it_can_be_taken() {
     assert_eq!(cpu.inject_interrupt(VECTOR), Ok(()));
     assert_eq!(cpu.inject_interrupt(Vector(0x42)), Err(NotNow), "one is pending");
     cpu.run();
+    assert_eq!(cpu.pending_event(), Some(Event::Interrupt(VECTOR)), "not taken yet");
     cpu.run();
-    assert_eq!((control(&cpu, 0).event_injection, control(&cpu, 1).event_injection), (0x8000_0041, 0));
+    cpu.run();
+    let interrupts = [0, 1, 2].map(|entry| control(&cpu, entry).interrupt_control & !interrupt_control::MASKING);
+    assert_eq!(interrupts, [0x41_001f_0100, 0x41_001f_0100, 0]);
+    assert!((0..3).all(|entry| control(&cpu, entry).intercept_instructions & intercept::VINTR == 0));
+    assert!((0..3).all(|entry| control(&cpu, entry).event_injection == 0));
 }
 
 #[test]
@@ -104,16 +118,17 @@ fn an_interrupt_whose_delivery_faults_is_delivered_again() {
         .then(|vmcb, _| {
             vmcb.control.exit_code = NPF;
             vmcb.control.exit_info_1 = 0x1_0000_0006;
+            vmcb.control.interrupt_control &= !interrupt_control::IRQ;
             vmcb.control.exit_interrupt_info = 0x8000_0041;
         })
-        .then(exits(INTR)));
+        .then(takes(INTR)));
     enable_interrupts(&mut cpu);
     cpu.inject_interrupt(VECTOR).unwrap();
     assert!(matches!(cpu.run(), Exit::NestedPageFault(fault) if fault.access == Access::Write));
     assert_eq!(cpu.pending_event(), Some(Event::Interrupt(VECTOR)));
     assert!(!cpu.can_take_interrupt());
     cpu.run();
-    assert_eq!(control(&cpu, 1).event_injection, 0x8000_0041);
+    assert_eq!(control(&cpu, 1).interrupt_control & interrupt_control::VECTOR, 0x41 << 32);
     assert_eq!(cpu.pending_event(), None);
 }
 
@@ -127,8 +142,61 @@ fn the_window_is_asked_for_until_it_opens() {
     cpu.run();
     let wanted = |entry: usize| control(&cpu, entry).interrupt_control & interrupt_control::IRQ != 0;
     assert_eq!((wanted(0), wanted(1), wanted(2)), (true, true, false));
+    assert_ne!(control(&cpu, 0).intercept_instructions & intercept::VINTR, 0, "or the guest would take vector 0");
     assert_eq!(control(&cpu, 0).interrupt_control & interrupt_control::IGNORE_TASK_PRIORITY, 1 << 20);
     assert_eq!(cpu.task_priority(), 5);
+}
+
+#[test]
+fn an_interrupt_waits_for_the_handler_of_an_exception_and_is_not_lost() {
+    let mut cpu = cpu(Script::default().then(exits(INTR)).then(takes(HLT)));
+    enable_interrupts(&mut cpu);
+    cpu.inject_interrupt(VECTOR).unwrap();
+    cpu.inject_exception(13, Some(0));
+    cpu.run();
+    assert_eq!(control(&cpu, 0).event_injection, 0x8000_0b0d);
+    assert_eq!(cpu.pending_event(), Some(Event::Interrupt(VECTOR)));
+    cpu.run();
+    assert_eq!((control(&cpu, 1).event_injection, cpu.pending_event()), (0, None));
+}
+
+#[test]
+fn an_interrupt_in_the_shadow_is_delivered_after_it() {
+    let mut cpu = cpu(Script::default()
+        .then(|vmcb, _| {
+            vmcb.save.rip += 1;
+            (vmcb.control.exit_code, vmcb.control.interrupt_state) = (VINTR, 0);
+        })
+        .then(takes(HLT)));
+    enable_interrupts(&mut cpu);
+    cpu.inject_interrupt(VECTOR).unwrap();
+    cpu.vmcb.control.interrupt_state = INTERRUPT_SHADOW;
+    assert_eq!(cpu.run(), Exit::Halt);
+    assert_eq!(control(&cpu, 0).interrupt_control & interrupt_control::VECTOR, 0);
+    assert_eq!(control(&cpu, 1).interrupt_control & interrupt_control::VECTOR, 0x41 << 32);
+}
+
+#[test]
+fn a_window_wanted_beside_an_interrupt_opens_after_the_handler() {
+    // IRET of another handler, with the interrupt still waiting; then the interrupt; its IRET does not exit because
+    // the entry was made for getting past the first one.
+    let mut cpu = cpu(Script::default().then(exits(IRET)).then(takes(CPUID)).then(exits(VINTR)));
+    enable_interrupts(&mut cpu);
+    cpu.inject_interrupt(VECTOR).unwrap();
+    cpu.request_interrupt_window(true);
+    assert_eq!(cpu.run(), Exit::Cpuid);
+    assert_eq!(cpu.run(), Exit::InterruptWindow);
+    let iret = |entry: usize| control(&cpu, entry).intercept_instructions & intercept::IRET != 0;
+    assert_eq!((iret(0), iret(1), iret(2)), (true, false, false));
+}
+
+#[test]
+fn the_end_of_the_handler_opens_the_window() {
+    let mut cpu = cpu(Script::default().then(takes(IRET)).then(exits(VINTR)));
+    enable_interrupts(&mut cpu);
+    cpu.inject_interrupt(VECTOR).unwrap();
+    cpu.request_interrupt_window(true);
+    assert_eq!(cpu.run(), Exit::InterruptWindow);
 }
 
 #[test]
