@@ -3,7 +3,7 @@
 use crate::attack::Attacker;
 use crate::e1000e::E1000e;
 use crate::network::{Network, Storage};
-use crate::{apic, clock, cpu, interrupts, memory, pci, report, serial};
+use crate::{apic, clock, cpu, interrupts, memory, pci, report};
 use bootloader_api::config::Mapping;
 use bootloader_api::{BootInfo, BootloaderConfig, entry_point};
 use core::fmt;
@@ -22,7 +22,7 @@ entry_point!(main, config = &CONFIG);
 const PINGS: u16 = 10;
 
 fn main(boot_info: &'static mut BootInfo) -> ! {
-    serial::initialize();
+    report::initialize("netprobe");
     report::say(format_args!("starting"));
     match run(boot_info) {
         Ok(()) => {
@@ -46,7 +46,7 @@ fn run(boot_info: &BootInfo) -> Result<(), Failure> {
     })?;
 
     interrupts::initialize();
-    let apic_id = apic::initialize();
+    let apic_id = apic::initialize(interrupts::TIMER, interrupts::SPURIOUS);
     let clock = clock::initialize().map_err(Failure)?;
     let clock::Frequencies { tsc_khz, apic_timer_khz, source } = clock;
     report::say(format_args!("{}, TSC {tsc_khz} kHz, APIC timer {apic_timer_khz} kHz, {source}", apic::mode()));

@@ -6,13 +6,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
-mod apic;
-#[cfg(target_os = "none")]
 mod attack;
-#[cfg(target_os = "none")]
-mod clock;
-#[cfg(target_os = "none")]
-mod cpu;
 #[cfg(target_os = "none")]
 mod e1000e;
 #[cfg(target_os = "none")]
@@ -20,15 +14,12 @@ mod guest;
 #[cfg(target_os = "none")]
 mod interrupts;
 #[cfg(target_os = "none")]
-mod memory;
-#[cfg(target_os = "none")]
 mod network;
 #[cfg(target_os = "none")]
 mod pci;
+
 #[cfg(target_os = "none")]
-mod report;
-#[cfg(target_os = "none")]
-mod serial;
+use guest_support::{apic, clock, cpu, memory, report};
 
 /// On the host there is nothing to run: the tests are the library's.
 #[cfg(not(target_os = "none"))]

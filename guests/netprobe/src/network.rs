@@ -86,7 +86,7 @@ impl<'a> Network<'a> {
             }
             let wish = self.interface.poll_delay(now(), &self.sockets);
             let wake = wish.map_or(deadline, |delay| deadline.min(now_us.saturating_add(delay.total_micros())));
-            clock::halt_until(wake);
+            clock::halt_until(wake, interrupts::is_pending);
         }
     }
 

@@ -3,6 +3,9 @@
 //! A guest decides when and why it exits, and nothing that it can do is an error of the hypervisor's: an exit that has
 //! no sensible answer gets the one that hardware would give, or stops the guest with the reason in words.
 
+#[cfg(test)]
+mod tests;
+
 use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPageFault, SegmentName, VirtualCpu};
 use crate::vm::cpuid::{self, Leaf};
 use crate::vm::guest_paging::{self, Paging};
@@ -69,10 +72,10 @@ impl ExitCounts {
 }
 
 /// Serves one exit at `now`, in ticks of the time-stamp counter.
-pub fn serve<V: VirtualCpu, C: ConfigSpace>(
+pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     exit: Exit,
     vcpu: &mut V,
-    platform: &mut Platform,
+    platform: &mut Platform<M>,
     counts: &mut ExitCounts,
     now: u64,
     tsc_khz: u32,
@@ -168,7 +171,7 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace>(
 }
 
 /// Ends an instruction that was completed in the guest's stead.
-fn finish<V: VirtualCpu>(instruction: Instruction, vcpu: &mut V, platform: &Platform) {
+fn finish<V: VirtualCpu, M: GuestMemoryAccess>(instruction: Instruction, vcpu: &mut V, platform: &Platform<M>) {
     let paging = paging_of(vcpu);
     vcpu.finish_instruction(instruction, &mut |linear, bytes| fetch(linear, bytes, &paging, platform));
 }
@@ -179,7 +182,7 @@ fn paging_of<V: VirtualCpu>(vcpu: &V) -> Paging {
 }
 
 /// Reads the guest's code, as far as it is there; returns how many bytes.
-fn fetch(linear: u64, bytes: &mut [u8], paging: &Paging, platform: &Platform) -> usize {
+fn fetch<M: GuestMemoryAccess>(linear: u64, bytes: &mut [u8], paging: &Paging, platform: &Platform<M>) -> usize {
     let mut done = 0;
     while done < bytes.len() {
         let at = linear.wrapping_add(done as u64);
@@ -195,10 +198,10 @@ fn fetch(linear: u64, bytes: &mut [u8], paging: &Paging, platform: &Platform) ->
     done
 }
 
-fn serve_port<V: VirtualCpu, C: ConfigSpace>(
+fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     access: &IoAccess,
     vcpu: &mut V,
-    platform: &mut Platform,
+    platform: &mut Platform<M>,
     services: &mut Services<'_, C>,
 ) -> Next {
     if access.string || access.repeat {
@@ -261,10 +264,10 @@ impl<V: VirtualCpu> RegisterFile for Registers<'_, V> {
 }
 
 /// An access to memory that is not mapped: to device registers that are emulated, or to nothing.
-fn serve_memory<V: VirtualCpu, C: ConfigSpace>(
+fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     fault: &NestedPageFault,
     vcpu: &mut V,
-    platform: &mut Platform,
+    platform: &mut Platform<M>,
     now: u64,
     services: &mut Services<'_, C>,
 ) -> Next {

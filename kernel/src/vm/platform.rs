@@ -4,7 +4,7 @@
 //! interrupt's way, a line on the console) is done through [`Host`], so that a platform is logic and runs anywhere.
 
 use crate::vm::local_apic::{self, LocalApic};
-use crate::vm::memory::GuestMemory;
+use crate::vm::memory::{GuestMemory, GuestMemoryAccess};
 use crate::vm::msr::Msrs;
 use crate::vm::pci::{GuestPciBus, PciEffect, TrappedRead, TrappedWrite};
 use crate::vm::serial::{self, SerialPort};
@@ -51,10 +51,10 @@ pub enum Outcome {
     PowerOff,
 }
 
-/// The platform of one guest.
-pub struct Platform {
+/// The platform of one guest, with memory of kind `M`.
+pub struct Platform<M = GuestMemory> {
     /// Its memory.
-    pub memory: GuestMemory,
+    pub memory: M,
     /// The local APIC of its processor.
     pub apic: LocalApic,
     /// Its PCI bus.
@@ -64,9 +64,9 @@ pub struct Platform {
     serial: SerialPort,
 }
 
-impl Platform {
+impl<M: GuestMemoryAccess> Platform<M> {
     /// The platform of a guest with `memory` and the functions of `pci`.
-    pub fn new(memory: GuestMemory, pci: GuestPciBus, physical_address_bits: u8) -> Self {
+    pub fn new(memory: M, pci: GuestPciBus, physical_address_bits: u8) -> Self {
         let apic = LocalApic::new(ApicId(0), true, physical_address_bits);
         Self { memory, apic, pci, msrs: Msrs::default(), serial: SerialPort::default() }
     }

@@ -231,7 +231,7 @@ impl E1000e {
             if clock::now_us() >= deadline {
                 return false;
             }
-            clock::halt_until(deadline);
+            clock::halt_until(deadline, interrupts::is_pending);
         }
     }
 

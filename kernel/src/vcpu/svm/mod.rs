@@ -8,7 +8,7 @@ mod consistency;
 mod decode;
 mod engine;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod initial;
 mod injection;
 mod machine;

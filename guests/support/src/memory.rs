@@ -17,7 +17,8 @@ pub fn initialize(offset: u64) {
     OFFSET.store(offset, Ordering::Relaxed);
 }
 
-fn mapped(address: GuestPhys) -> VirtAddr {
+/// Where a physical address below 4 GiB is mapped.
+pub fn mapped(address: GuestPhys) -> VirtAddr {
     VirtAddr::new_truncate(OFFSET.load(Ordering::Relaxed).wrapping_add(address.as_u64()))
 }
 
@@ -26,7 +27,7 @@ pub fn physical_address(pointer: *const u8) -> Option<GuestPhys> {
     let (frame, _) = Cr3::read();
     let root: *mut PageTable = mapped(GuestPhys::new(frame.start_address().as_u64())).as_mut_ptr();
     // SAFETY: the boot loader's tables are mapped at `OFFSET` with all physical memory, nothing changes them while
-    // netprobe runs, and this is the only reference to the root while it lives.
+    // the guest runs, and this is the only reference to the root while it lives.
     let tables = unsafe { OffsetPageTable::new(&mut *root, mapped(GuestPhys::new(0))) };
     tables.translate_addr(VirtAddr::from_ptr(pointer)).map(PhysAddr::as_u64).map(GuestPhys::new)
 }

@@ -11,13 +11,13 @@ const POWER_OFF: u16 = 0x2000;
 
 /// Reads one byte from a port.
 pub fn read_port8(port: u16) -> u8 {
-    // SAFETY: netprobe owns its whole machine, and the ports that it reads have no effect on memory.
+    // SAFETY: a guest owns its whole machine, and the ports that it reads have no effect on memory.
     unsafe { Port::new(port).read() }
 }
 
 /// Writes one byte to a port.
 pub fn write_port8(port: u16, value: u8) {
-    // SAFETY: as above; no port that netprobe writes makes a device write to memory that Rust knows of.
+    // SAFETY: as above; no port that a guest writes makes a device write to memory that Rust knows of.
     unsafe { Port::new(port).write(value) }
 }
 
@@ -30,19 +30,19 @@ pub fn read_port32(port: u16) -> u32 {
 /// Writes four bytes to a port.
 pub fn write_port32(port: u16, value: u32) {
     // SAFETY: as for `write_port8`. A PCI command register is written through here: what the device then does to
-    // memory is decided by the descriptors that it is given, see `e1000e::rings`.
+    // memory is decided by the descriptors that its driver gives it.
     unsafe { Port::new(port).write(value) }
 }
 
-/// Reads a model-specific register, which must exist.
+/// Reads a model-specific register, which must exist: else there is an exception.
 pub fn read_msr(register: u32) -> u64 {
-    // SAFETY: reading the registers that netprobe names (IA32_APIC_BASE, x2APIC) changes nothing.
+    // SAFETY: reading a register changes no memory; at worst there is an exception, which has a handler.
     unsafe { Msr::new(register).read() }
 }
 
-/// Writes a model-specific register, which must exist.
+/// Writes a model-specific register, which must exist. For IA32_APIC_BASE and the x2APIC's registers only.
 pub fn write_msr(register: u32, value: u64) {
-    // SAFETY: netprobe writes IA32_APIC_BASE and x2APIC registers only: they decide which vectors arrive, and every
+    // SAFETY: these registers decide which vectors arrive, and every
     // vector has a handler.
     unsafe { Msr::new(register).write(value) }
 }
@@ -55,7 +55,7 @@ pub fn cpuid(leaf: u32) -> [u32; 4] {
 
 /// The time-stamp counter.
 pub fn time_stamp() -> u64 {
-    // SAFETY: every x86-64 processor has RDTSC, and netprobe runs in ring 0.
+    // SAFETY: every x86-64 processor has RDTSC, and guests run in ring 0.
     unsafe { _rdtsc() }
 }
 

@@ -1,7 +1,7 @@
 //! Time: the time-stamp counter, and the local APIC's timer to be woken by.
 
+use crate::apic;
 use crate::cpu::{cpuid, read_port32, time_stamp};
-use crate::{apic, interrupts};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// CPUID.1:ECX: a hypervisor is present.
@@ -25,9 +25,11 @@ static APIC_TIMER_KHZ: AtomicU64 = AtomicU64::new(1);
 
 /// How fast the clocks are, and how that is known.
 pub struct Frequencies {
+    /// The time-stamp counter.
     pub tsc_khz: u64,
     /// The input of the APIC's timer, before its divider.
     pub apic_timer_khz: u64,
+    /// Who says so, for people.
     pub source: &'static str,
 }
 
@@ -77,18 +79,22 @@ pub fn now_us() -> u64 {
     (u128::from(time_stamp()) * 1000 / u128::from(TSC_KHZ.load(Ordering::Relaxed))) as u64
 }
 
-/// Sleeps until an interrupt has come since [`interrupts::take_pending`] or until the time is `deadline_us`.
+/// How many ticks of the APIC's timer, as [`apic::start_timer`] takes them, are so many microseconds.
+pub fn timer_ticks(microseconds: u64) -> u32 {
+    let ticks_per_ms = APIC_TIMER_KHZ.load(Ordering::Relaxed) / apic::TIMER_DIVISOR;
+    // Waking too early is harmless, callers look again; a counter that wrapped would be late.
+    u32::try_from(microseconds.saturating_mul(ticks_per_ms) / 1000).unwrap_or(u32::MAX)
+}
+
+/// Sleeps until `is_pending` holds or until the time is `deadline_us`; wakes at every interrupt to look.
 ///
 /// The check and the halt are one step: interrupts are off from before the check until the instruction after STI,
 /// which is HLT, so an interrupt cannot fall between them and leave the processor asleep.
-pub fn halt_until(deadline_us: u64) {
+pub fn halt_until(deadline_us: u64, is_pending: impl Fn() -> bool) {
     x86_64::instructions::interrupts::disable();
     let now = now_us();
-    if now < deadline_us && !interrupts::is_pending() {
-        let ticks_per_ms = APIC_TIMER_KHZ.load(Ordering::Relaxed) / apic::TIMER_DIVISOR;
-        let ticks = (deadline_us - now).saturating_mul(ticks_per_ms) / 1000;
-        // Waking too early is harmless, callers look again; a counter that wrapped would be late.
-        apic::start_timer(u32::try_from(ticks).unwrap_or(u32::MAX));
+    if now < deadline_us && !is_pending() {
+        apic::start_timer(timer_ticks(deadline_us - now));
         x86_64::instructions::interrupts::enable_and_hlt();
     }
     x86_64::instructions::interrupts::enable();

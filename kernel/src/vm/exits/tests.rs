@@ -1,0 +1,205 @@
+//! Exits of a guest in 32-bit protected mode without paging, served on the host.
+
+use super::*;
+use crate::vcpu::svm::fake;
+use crate::vcpu::{Event, IoWidth};
+use crate::vm::local_apic::Effect;
+use crate::vm::pci::{GuestPciBus, PciEffect};
+use crate::vm::platform::Host;
+use addr::{ApicId, HostPhys, PciAddress};
+use alloc::vec;
+use alloc::vec::Vec;
+use pci::Width;
+
+/// A machine without any PCI function.
+struct NoFunctions;
+
+impl ConfigSpace for NoFunctions {
+    fn read(&self, _: PciAddress, _: u16, width: Width) -> u32 {
+        width.mask()
+    }
+
+    fn write(&mut self, _: PciAddress, _: u16, _: Width, _: u32) {}
+}
+
+#[derive(Default)]
+struct Lines(Vec<String>);
+
+impl Host for Lines {
+    fn pci_effect(&mut self, _: PciEffect) {}
+    fn apic_effect(&mut self, _: Effect) {}
+    fn line(&mut self, line: String) {
+        self.0.push(line);
+    }
+    fn read_register(&mut self, _: HostPhys, _: u8) -> u64 {
+        0
+    }
+    fn write_register(&mut self, _: HostPhys, _: u8, _: u64) {}
+}
+
+struct Bench {
+    vcpu: crate::vcpu::svm::SvmVirtualCpu<fake::Script>,
+    platform: Platform<Vec<u8>>,
+    counts: ExitCounts,
+    lines: Lines,
+}
+
+impl Bench {
+    /// A guest that is about to execute `code`.
+    fn with(code: &[u8]) -> Self {
+        let mut memory = vec![0; 4 << 20];
+        memory.write(GuestPhys::new(fake::ENTRY), code).unwrap();
+        let platform = Platform::new(memory, GuestPciBus::new(), 40);
+        let vcpu = fake::cpu(fake::Script::default());
+        Self { vcpu, platform, counts: ExitCounts::default(), lines: Lines::default() }
+    }
+
+    fn serve(&mut self, exit: Exit) -> Next {
+        let mut services = Services { config: &mut NoFunctions, host: &mut self.lines };
+        serve(exit, &mut self.vcpu, &mut self.platform, &mut self.counts, 1000, 2_500_000, &mut services)
+    }
+
+    /// How far the guest has come.
+    fn advanced(&self) -> u64 {
+        self.vcpu.rip() - fake::ENTRY
+    }
+
+    fn raised(&self) -> Option<Event> {
+        self.vcpu.pending_event()
+    }
+
+    fn access(&mut self, address: u64, access: Access) -> Next {
+        let address = GuestPhys::new(address);
+        self.serve(Exit::NestedPageFault(NestedPageFault {
+            address,
+            access,
+            present: false,
+            table_walk: false,
+            malformed: false,
+        }))
+    }
+
+    fn stops(&mut self, exit: Exit, words: &str) {
+        match self.serve(exit) {
+            Next::Stop(reason) => assert!(reason.contains(words), "{reason}"),
+            next => panic!("{next:?}"),
+        }
+    }
+}
+
+const GENERAL_PROTECTION_FAULT: Event = Event::Exception { vector: 13, error_code: Some(0) };
+const OUT_BYTE: IoAccess =
+    IoAccess { port: 0x3f8, direction: Direction::Out, width: IoWidth::Byte, string: false, repeat: false };
+
+#[test]
+fn cpuid_answers_by_the_policy_and_ends_with_its_prefixes() {
+    let mut bench = Bench::with(&[0x66, 0xf3, 0x0f, 0xa2]);
+    bench.vcpu.registers_mut().rax = 0xffff_ffff_4000_0010;
+    assert_eq!(bench.serve(Exit::Cpuid), Next::Run);
+    assert_eq!((bench.vcpu.registers().rax, bench.advanced()), (2_500_000, 4));
+}
+
+#[test]
+fn an_unknown_register_is_a_fault_at_the_instruction() {
+    for exit in [Exit::ReadMsr { index: 0x3a }, Exit::WriteMsr { index: 0x3a, value: 5 }] {
+        let mut bench = Bench::with(&[0x0f, 0x32]);
+        assert_eq!(bench.serve(exit), Next::Run);
+        assert_eq!((bench.raised(), bench.advanced()), (Some(GENERAL_PROTECTION_FAULT), 0));
+    }
+    // EFER bit 12 is SVME, which the guest does not have.
+    let mut bench = Bench::with(&[0x0f, 0x30]);
+    assert_eq!(bench.serve(Exit::WriteMsr { index: IA32_EFER, value: 1 << 12 }), Next::Run);
+    assert_eq!((bench.raised(), bench.advanced()), (Some(GENERAL_PROTECTION_FAULT), 0));
+    let mut bench = Bench::with(&[0x0f, 0x30]);
+    assert_eq!(bench.serve(Exit::WriteMsr { index: IA32_EFER, value: 1 << 8 }), Next::Run);
+    assert_eq!((bench.raised(), bench.advanced(), bench.vcpu.control().efer), (None, 2, 1 << 8));
+}
+
+#[test]
+fn the_local_apic_is_reached_by_registers_once_the_guest_says_so() {
+    let mut bench = Bench::with(&[0x0f, 0x30]);
+    assert_eq!(bench.serve(Exit::WriteMsr { index: 0x1b, value: 0xfee0_0d00 }), Next::Run);
+    assert_eq!((bench.raised(), bench.advanced()), (None, 2));
+    let mut bench = Bench { platform: bench.platform, ..Bench::with(&[]) };
+    bench.platform.memory.write(GuestPhys::new(fake::ENTRY), &[0x0f, 0x32]).unwrap();
+    bench.vcpu.registers_mut().rax = 77;
+    assert_eq!(bench.serve(Exit::ReadMsr { index: 0x802 }), Next::Run);
+    assert_eq!((bench.raised(), bench.vcpu.registers().rax), (None, u64::from(ApicId(0).0)));
+}
+
+#[test]
+fn what_is_printed_comes_out_and_the_switch_ends_the_guest() {
+    let mut bench = Bench::with(&[0xee]);
+    for byte in b"hello\n" {
+        bench.vcpu.registers_mut().rax = (*byte).into();
+        // Where the instruction ends is the processor's to say; here it has not.
+        bench.stops(Exit::Io(OUT_BYTE), "did not say where its I/O instruction ends");
+    }
+    assert_eq!(bench.lines.0, ["hello"]);
+    let string = IoAccess { string: true, ..OUT_BYTE };
+    bench.stops(Exit::Io(string), "string instruction on I/O port 0x3f8");
+    assert_eq!((bench.counts.ports, bench.counts.total), (7, 7));
+}
+
+#[test]
+fn the_apic_page_answers_to_loads_and_stores() {
+    // mov eax, [0xfee00020]: the id; then mov dword [0xfee00080], 0x20: the task priority.
+    let mut bench = Bench::with(&[0xa1, 0x20, 0, 0xe0, 0xfe, 0xc7, 0x05, 0x80, 0, 0xe0, 0xfe, 0x20, 0, 0, 0]);
+    bench.vcpu.registers_mut().rax = u64::MAX;
+    assert_eq!(bench.access(0xfee0_0020, Access::Read), Next::Run);
+    assert_eq!((bench.vcpu.registers().rax, bench.advanced()), (0, 5));
+    assert_eq!(bench.access(0xfee0_0080, Access::Write), Next::Run);
+    assert_eq!((bench.platform.apic.tpr(), bench.advanced()), (0x20, 15));
+}
+
+#[test]
+fn flags_follow_an_instruction_that_compares_memory() {
+    // cmp dword [0xfee00020], 0: equal.
+    let mut bench = Bench::with(&[0x83, 0x3d, 0x20, 0, 0xe0, 0xfe, 0]);
+    assert_eq!(bench.access(0xfee0_0020, Access::Read), Next::Run);
+    assert_eq!((bench.vcpu.control().rflags & 0x41, bench.advanced()), (0x40, 7));
+}
+
+#[test]
+fn code_that_changed_since_the_fault_is_executed_again() {
+    // mov eax, [0x1000]: not what faulted.
+    let mut bench = Bench::with(&[0xa1, 0, 0x10, 0, 0]);
+    assert_eq!(bench.access(0xfee0_0020, Access::Read), Next::Run);
+    assert_eq!((bench.advanced(), bench.raised()), (0, None));
+}
+
+#[test]
+fn accesses_to_nothing_stop_the_guest_with_the_place() {
+    let read = [0xa1, 0, 0, 0, 0xd0];
+    let fault = |access| NestedPageFault {
+        address: GuestPhys::new(0xd000_0000),
+        access,
+        present: false,
+        table_walk: false,
+        malformed: false,
+    };
+    let exit = |fault| Exit::NestedPageFault(fault);
+    Bench::with(&read).stops(exit(fault(Access::Read)), "read where nothing is, at guest-physical 0xd0000000");
+    Bench::with(&[0xa3, 0, 0, 0, 0xd0]).stops(exit(fault(Access::Write)), "wrote where nothing is");
+    Bench::with(&[0x0f, 0x6f, 0x05, 0, 0, 0, 0xd0]).stops(exit(fault(Access::Read)), "not emulated");
+    Bench::with(&read).stops(exit(fault(Access::Execute)), "jumped to where no memory is");
+    let walk = NestedPageFault { table_walk: true, ..fault(Access::Read) };
+    Bench::with(&read).stops(exit(walk), "page tables are where no memory is");
+    let malformed = NestedPageFault { malformed: true, ..fault(Access::Read) };
+    Bench::with(&read).stops(exit(malformed), "malformed");
+}
+
+#[test]
+fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
+    Bench::with(&[]).stops(Exit::Unknown { code: 0x1234, information: [1, 2] }, "exit 0x1234 is not known");
+    Bench::with(&[]).stops(Exit::Shutdown, "triple fault");
+    Bench::with(&[]).stops(Exit::TaskSwitch, "task switch");
+    for exit in [Exit::Hypercall, Exit::SetExtendedControl { index: 0, value: 7 }] {
+        let mut bench = Bench::with(&[0x0f, 0x01, 0xd9]);
+        assert_eq!(bench.serve(exit), Next::Run);
+        assert_eq!(bench.raised(), Some(Event::Exception { vector: 6, error_code: None }));
+    }
+    let mut bench = Bench::with(&[0xf4]);
+    assert_eq!(bench.serve(Exit::Halt), Next::Halt);
+    assert_eq!((bench.advanced(), bench.counts.halts), (1, 1));
+}
