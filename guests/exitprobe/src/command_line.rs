@@ -1,0 +1,109 @@
+//! What the kernel command line asks for.
+
+/// What exitprobe does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Task {
+    /// All probes, then power off.
+    Probes,
+    /// Something that no processor or platform goes on from: the hypervisor must end the guest, and nothing else.
+    End(End),
+}
+
+/// The ways to end by the hypervisor's hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// A fault that cannot be delivered, nor the fault of that.
+    TripleFault,
+    /// Execution where no memory is.
+    JumpNowhere,
+    /// A load where no memory is.
+    ReadNowhere,
+    /// A store where no memory is.
+    WriteNowhere,
+    /// OUTS and INS, which the platform does not have.
+    StringIo,
+    /// Page tables where no memory is.
+    PageTableNowhere,
+    /// An interrupt whose frame goes where no memory is.
+    StackNowhere,
+    /// A descriptor table where no memory is, and an exception.
+    DescriptorTableNowhere,
+}
+
+/// A word that is not understood: a test that asked for something must not pass without having done it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadOption<'a>(pub &'a str);
+
+impl Task {
+    /// Reads the command line: nothing, or one word. A first word with a slash is the path of the kernel, which some
+    /// boot loaders put there.
+    pub fn parse(line: &str) -> Result<Self, BadOption<'_>> {
+        let mut words = line.split_ascii_whitespace().enumerate();
+        let mut task = Self::Probes;
+        for (index, word) in &mut words {
+            if index == 0 && word.contains('/') {
+                continue;
+            }
+            let end = End::ALL.into_iter().find(|end| end.name() == word).ok_or(BadOption(word))?;
+            if task != Self::Probes {
+                return Err(BadOption(word));
+            }
+            task = Self::End(end);
+        }
+        Ok(task)
+    }
+}
+
+impl End {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::TripleFault,
+        Self::JumpNowhere,
+        Self::ReadNowhere,
+        Self::WriteNowhere,
+        Self::StringIo,
+        Self::PageTableNowhere,
+        Self::StackNowhere,
+        Self::DescriptorTableNowhere,
+    ];
+
+    /// The word on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TripleFault => "triple-fault",
+            Self::JumpNowhere => "jump-nowhere",
+            Self::ReadNowhere => "read-nowhere",
+            Self::WriteNowhere => "write-nowhere",
+            Self::StringIo => "string-io",
+            Self::PageTableNowhere => "page-table-nowhere",
+            Self::StackNowhere => "stack-nowhere",
+            Self::DescriptorTableNowhere => "descriptor-table-nowhere",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_everything() {
+        assert_eq!(Task::parse(" "), Ok(Task::Probes));
+        assert_eq!(Task::parse("/boot/exitprobe"), Ok(Task::Probes));
+    }
+
+    #[test]
+    fn every_end_has_a_word_of_its_own() {
+        for end in End::ALL {
+            assert_eq!(Task::parse(end.name()), Ok(Task::End(end)));
+        }
+        assert_eq!(Task::parse("/boot/exitprobe string-io"), Ok(Task::End(End::StringIo)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        assert_eq!(Task::parse("tripel-fault"), Err(BadOption("tripel-fault")));
+        assert_eq!(Task::parse("string-io read-nowhere"), Err(BadOption("read-nowhere")));
+        assert_eq!(Task::parse("string-io a/b"), Err(BadOption("a/b")));
+    }
+}
