@@ -127,6 +127,11 @@ def stormed(run):
     return {"faults": run.report["faults"]}
 
 
+def passed_behind_bridge(run):
+    passed(run)
+    run.require_line(r"device 0000:01:00\.0: to guest 0")
+
+
 def x2apic(run):
     passed(run)
     run.require_report(apic="x2apic")
@@ -166,8 +171,9 @@ devices = [{devices}]
 """
 
 
-def case_with(name, about, judge, text, **more):
-    return Case(name, about, judge, options=["--config", "{folder}/config.toml"], prepare=configuration(text), **more)
+def case_with(name, about, judge, text, more=(), **fields):
+    options = ["--config", "{folder}/config.toml"] + (["--", *more] if more else [])
+    return Case(name, about, judge, options=options, prepare=configuration(text), **fields)
 
 
 def damaged(change):
@@ -266,6 +272,22 @@ CASES = [
     case_with("storm", "a device that faults without end", stormed, guest(command_line="attack storm"), trace=True),
     case_with("by-address", "the device named by its address", passed,
               guest(command_line="attack image=0x1000000", devices='"0000:00:03.0"')),
+    case_with("root-port", "the device behind a PCI Express root port", passed_behind_bridge,
+              guest(command_line="attack image=0x1000000", devices='"0000:01:00.0"'), more=[
+                  "-device", "pcie-root-port,id=rp0,slot=1,chassis=1", "-netdev", "user,id=n1",
+                  "-device", "e1000e,bus=rp0,netdev=n1,romfile="]),
+    case_with("pci-bridge", "the device behind a bridge to conventional PCI, whose requester id it has",
+              passed_behind_bridge, guest(command_line="attack image=0x1000000", devices='"0000:01:00.0"'), more=[
+                  "-device", "pcie-pci-bridge,id=bridge", "-netdev", "user,id=n1",
+                  "-device", "e1000e,bus=bridge,addr=0,netdev=n1,romfile="]),
+    case_with("shared-bridge", "a device that cannot be told apart from its neighbour behind a bridge",
+              refused(r"0000:01:01\.0 cannot be assigned: it cannot be told apart from 0000:01:00\.0"),
+              guest(devices='"0000:01:01.0"'), more=[
+                  "-device", "pcie-pci-bridge,id=bridge", "-device", "edu,bus=bridge,addr=0",
+                  "-netdev", "user,id=n1", "-device", "e1000e,bus=bridge,addr=1,netdev=n1,romfile="]),
+    Case("two-processors", "a second processor, which stays parked", passed, options=["--", "-smp", "2"]),
+    Case("no-nested-paging", "a processor whose SVM has no nested paging", refused(r"SVM has no nested paging"),
+         options=["--", "-cpu", "qemu64"]),
     Case("no-interrupt-remapping", "no assignment without interrupt remapping",
          refused(r"device 0000:00:03\.0 cannot be assigned: .*cannot remap interrupts"),
          options=["--iommu", "intremap=off"]),

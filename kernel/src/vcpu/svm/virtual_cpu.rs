@@ -149,12 +149,15 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             }
             let virtual_interrupt = self.virtual_interrupt(at_iret);
             let entry = self.enter(virtual_interrupt);
-            at_iret = self.vmcb.control.exit_code == exit_code::IRET;
+            let exit_code = self.vmcb.control.exit_code;
+            at_iret = exit_code == exit_code::IRET;
+            // The shadow that kept an interrupt waiting is over: the next entry delivers it.
+            let interrupt_can_go = exit_code == exit_code::VINTR && self.interrupt.is_some();
             if shadow::was_ignored(&self.vmcb, &entry) {
                 if let Some(exit) = self.step_out_of_shadow() {
                     return exit;
                 }
-            } else if !at_iret && !(self.vmcb.control.exit_code == exit_code::VINTR && self.interrupt.is_some()) {
+            } else if !(at_iret || interrupt_can_go) {
                 return self.decode();
             }
         }
