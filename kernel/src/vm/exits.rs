@@ -19,6 +19,8 @@ use pci::ConfigSpace;
 
 const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
+/// RFLAGS.IF.
+const RFLAGS_INTERRUPT: u64 = 1 << 9;
 const IA32_EFER: u32 = 0xc000_0080;
 const IA32_PAT: u32 = 0x277;
 
@@ -86,6 +88,9 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         // The handler has run: what it noted is looked at before the guest runs again. The window's request is used
         // up, and the look decides whether another is needed.
         Exit::ExternalInterrupt | Exit::Nmi | Exit::SystemManagementInterrupt | Exit::InterruptWindow => Next::Run,
+        Exit::Halt if vcpu.control().rflags & RFLAGS_INTERRUPT == 0 => {
+            Next::Stop("it halted with interrupts disabled: nothing can wake it".to_string())
+        }
         Exit::Halt => {
             finish(Instruction::Halt, vcpu, platform);
             Next::Halt

@@ -199,7 +199,9 @@ fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
         assert_eq!(bench.serve(exit), Next::Run);
         assert_eq!(bench.raised(), Some(Event::Exception { vector: 6, error_code: None }));
     }
+    Bench::with(&[0xf4]).stops(Exit::Halt, "halted with interrupts disabled");
     let mut bench = Bench::with(&[0xf4]);
+    bench.vcpu.set_rflags(0x202);
     assert_eq!(bench.serve(Exit::Halt), Next::Halt);
     assert_eq!((bench.advanced(), bench.counts.halts), (1, 1));
 }
