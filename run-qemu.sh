@@ -6,8 +6,12 @@
 # The machine has VT-d (intel-iommu) and one network card (e1000e, 8086:10d3 at 00:03.0), which the guest gets. The serial
 # port of the machine is this terminal. It ends by itself.
 #
-#   --engine tcg|kvm   what executes the code (default: KVM where it has nested VMX, else TCG; until there is a VMX
-#                      engine, always TCG, and a line says so)
+#   --engine tcg|kvm|nested   what executes the code: QEMU itself; this machine's KVM with nested VMX; or KVM with nested VMX in
+#                      a Linux in Bochs, which needs no VMX hardware and is built when it is missing (tests/rigs/nested.sh);
+#                      there, memory is at most 1024M
+#                      (default: KVM where it has nested VMX, else TCG; until there is a VMX engine, always TCG, and a line says so)
+#   --kvm-options OPTION   with --engine nested: an option of the kvm-intel module there, such as enable_apicv=0; may be repeated
+#   --nested-cpu MODEL with --engine nested: the processor that Bochs emulates (default: corei7_skylake_x)
 #   --memory SIZE      the machine's memory (default: 256M)
 #   --config FILE      which guests there are and what they get (default: guests/netprobe.toml)
 #   --file FILE        one more file for the archive, such as another guest's kernel; may be repeated
@@ -15,11 +19,12 @@
 #   --no-archive       no archive: a hypervisor without guests
 #   --grub             start through GRUB (Multiboot2, from a CD image) and not through QEMU's -kernel (PVH)
 #   --iommu OPTIONS    options of QEMU's intel-iommu, or none for a machine without VT-d
-#                      (default: intremap=on,eim=on; before QEMU 9 intremap=on, because its TCG has no x2APIC)
-#   --timeout SECONDS  the longest run (default: 120)
+#                      (default: intremap=on,eim=on; with TCG before QEMU 9 intremap=on, because that has no x2APIC)
+#   --timeout SECONDS  the longest run (default: 120; with --engine nested 900)
 #   --serial FILE      a copy of the serial output
 #   --trace FILE       QEMU's own record of VT-d commands, remapped interrupts and faults, and of delivered interrupts
-#   --qemu PATH        the QEMU to use (default: $QEMU, or qemu-system-x86_64)
+#                      (not with --engine nested)
+#   --qemu PATH        the QEMU to use (default: $QEMU, or qemu-system-x86_64; --engine nested always takes the latter)
 #   --build-only       build, and print where the image, the guest and the archive are
 #   --help             this text
 #
@@ -38,13 +43,14 @@ fail() {
     exit 2
 }
 
-engine=auto memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout=120 trace= serial=
-qemu=${QEMU:-qemu-system-x86_64} grub= build_only= files=()
+engine=auto memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout= trace= serial=
+qemu=${QEMU:-qemu-system-x86_64} grub= build_only= files=() nested_options=()
 while [ $# -gt 0 ]; do
     option=$1
     shift
     case $option in
-        --engine | --memory | --config | --file | --archive | --iommu | --timeout | --serial | --trace | --qemu)
+        --engine | --memory | --config | --file | --archive | --iommu | --timeout | --serial | --trace | --qemu | \
+            --kvm-options | --nested-cpu)
             [ $# -gt 0 ] || fail "$option needs a value (see --help)"
             value=$1
             shift
@@ -63,6 +69,8 @@ while [ $# -gt 0 ]; do
         --serial) serial=$value ;;
         --trace) trace=$value ;;
         --qemu) qemu=$value ;;
+        --kvm-options) nested_options+=(--kvm-options "$value") ;;
+        --nested-cpu) nested_options+=(--cpu "$value") ;;
         --build-only) build_only=yes ;;
         --help | -h)
             sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
@@ -72,8 +80,17 @@ while [ $# -gt 0 ]; do
         *) fail "unknown option $option (see --help)" ;;
     esac
 done
+if [ -z "$timeout" ]; then
+    timeout=120
+    [ "$engine" != nested ] || timeout=900
+fi
 case $timeout in '' | *[!0-9]* | 0*) fail "--timeout takes a number of seconds" ;; esac
-case $engine in auto | tcg | kvm) ;; *) fail "--engine is tcg or kvm" ;; esac
+case $engine in auto | tcg | kvm | nested) ;; *) fail "--engine is tcg, kvm or nested" ;; esac
+[ "$engine" = nested ] || [ ${#nested_options[@]} -eq 0 ] || fail "--kvm-options and --nested-cpu are for --engine nested"
+if [ "$engine" = nested ]; then
+    [ -z "$trace" ] || fail "--trace is not for --engine nested: QEMU's files stay in the machine that it runs in"
+    qemu=qemu-system-x86_64
+fi
 for file in "$config" "${files[@]}" ${archive:+"$archive"}; do
     [ -r "$file" ] || [ "$file" = none ] || fail "cannot read $file"
 done
@@ -119,55 +136,77 @@ fi
 version=$("$qemu" --version 2> /dev/null | sed -n 's/^QEMU emulator version \([0-9]*\)\..*/\1/p') || true
 [ -n "$version" ] || fail "$qemu is not a QEMU that starts here"
 
-if [ "$engine" != tcg ]; then
-    if [ ! -w /dev/kvm ] || ! grep -qs '^[Y1]' /sys/module/kvm_intel/parameters/nested; then
-        [ "$engine" = auto ] || step "there is no KVM with nested VMX here; using TCG"
-    else
-        step "KVM with nested VMX is here, and there is no VMX engine yet: using TCG with the SVM engine"
-    fi
-fi
+# With "enforce", QEMU does not start if KVM cannot give its guest VMX.
+kvm_has_vmx() {
+    [ -w /dev/kvm ] && timeout 20 "$qemu" -accel kvm -cpu host,+vmx,enforce -M q35 -nodefaults -no-user-config \
+        -display none -S -monitor stdio <<< quit > /dev/null 2>&1
+}
+case $engine in
+    auto)
+        engine=tcg
+        ! kvm_has_vmx || step "KVM with nested VMX is here, and there is no VMX engine yet: using TCG with the SVM engine"
+        ;;
+    kvm)
+        kvm_has_vmx || {
+            engine=tcg
+            step "there is no KVM with nested VMX here: using TCG (--engine nested needs none)"
+        }
+        ;;
+esac
 if [ -z "$iommu" ]; then
     iommu=intremap=on
     # Without KVM, QEMU takes eim=on (x2APIC ids) since its TCG has x2APIC.
-    [ "$version" -lt 9 ] || iommu+=,eim=on
+    { [ "$engine" = tcg ] && [ "$version" -lt 9 ]; } || iommu+=,eim=on
 fi
 
-arguments=(-M q35,kernel-irqchip=split -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config
-    -display none -no-reboot)
+arguments=(-smp 1 -m "$memory")
 [ "$iommu" = none ] || arguments+=(-device "intel-iommu,$iommu")
 arguments+=(-netdev user,id=n0 -device e1000e,netdev=n0,addr=3,romfile= -device isa-debug-exit,iobase=0xf4,iosize=4)
-# In the value of an option, QEMU reads ",," as a comma.
-arguments+=(-chardev "stdio,id=serial0${serial:+,logappend=off,logfile=${serial//,/,,}}" -serial chardev:serial0)
 if [ -n "$trace" ]; then
     arguments+=(-D "$trace" -msg timestamp=on)
     for event in vtd_ir_remap vtd_dmar_fault vtd_frr_new 'vtd_inv_desc*' apic_deliver_irq; do
         arguments+=(-trace "enable=$event")
     done
 fi
+# The files that the machine starts from. Nested, QEMU has them in the folder /files.
+boot=() boot_options=()
+boot_from() {
+    boot+=("$2")
+    [ "$engine" != nested ] || set -- "$1" "/files/$(basename "$2")"
+    boot_options+=("$@")
+}
 if [ -n "$grub" ]; then
     step "making a CD with GRUB"
-    need grub-mkrescue:grub-common /usr/lib/grub/i386-pc:grub-pc-bin xorriso:xorriso mformat:mtools
-    mkdir -p "$scratch/cd/boot/grub"
-    cp "$images/postern" "$scratch/cd/boot/postern"
-    {
-        echo 'set timeout=0'
-        echo 'menuentry Postern {'
-        echo '  multiboot2 /boot/postern'
-        if [ "$archive" != none ]; then
-            cp "$archive" "$scratch/cd/boot/archive.tar"
-            echo '  module2 /boot/archive.tar'
-        fi
-        echo '}'
-    } > "$scratch/cd/boot/grub/grub.cfg"
-    grub-mkrescue -d /usr/lib/grub/i386-pc -o "$scratch/postern.iso" "$scratch/cd" > "$scratch/grub.log" 2>&1 || {
-        tail -n 5 "$scratch/grub.log" >&2
-        fail "grub-mkrescue could not make the CD"
-    }
-    arguments+=(-cdrom "$scratch/postern.iso")
+    status=0
+    "$root/tests/rigs/iso.sh" "$images/postern" "$archive" "$scratch/postern.iso" || status=$?
+    [ "$status" = 0 ] || exit $((status == 3 ? 3 : 2))
+    boot_from -cdrom "$scratch/postern.iso"
 else
-    arguments+=(-kernel "$images/postern")
-    [ "$archive" = none ] || arguments+=(-initrd "$archive")
+    boot_from -kernel "$images/postern"
+    [ "$archive" = none ] || boot_from -initrd "$archive"
 fi
+
+# Run, nested ----------------------------------------------------------------------------------------------------------
+if [ "$engine" = nested ]; then
+    nested_options+=(--timeout "$timeout" ${serial:+--serial "$serial"})
+    step "QEMU $version on KVM in Linux in Bochs, $memory, intel-iommu $iommu, at most $timeout s"
+    status=0
+    "$root/tests/rigs/nested.sh" run "${nested_options[@]}" "${boot[@]}" -- "${arguments[@]}" "${boot_options[@]}" "$@" || status=$?
+    case $status in
+        0) step "passed" ;;
+        124) step "FAILED: no result within $timeout s" ;;
+        1) step "FAILED" ;;
+        *) step "the nested rig ended with status $status" ;;
+    esac
+    exit "$status"
+fi
+arguments+=("${boot_options[@]}" -M q35,kernel-irqchip=split -nodefaults -no-user-config -display none -no-reboot)
+case $engine in
+    tcg) arguments+=(-accel tcg -cpu max) ;;
+    kvm) arguments+=(-accel kvm -cpu host,+vmx) ;;
+esac
+# In the value of an option, QEMU reads ",," as a comma.
+arguments+=(-chardev "stdio,id=serial0${serial:+,logappend=off,logfile=${serial//,/,,}}" -serial chardev:serial0)
 
 # Run ------------------------------------------------------------------------------------------------------------------
 # Standard input is the serial port's when it can be read without stopping QEMU: not when it is closed, and not when it is the
@@ -184,7 +223,7 @@ if [ ! -e /proc/self/fd/0 ] || { [ -t 0 ] && ! in_foreground; }; then
 elif [ -t 0 ]; then
     terminal=$(stty -g)
 fi
-step "QEMU $version, TCG, $memory, intel-iommu $iommu, at most $timeout s"
+step "QEMU $version, ${engine^^}, $memory, intel-iommu $iommu, at most $timeout s"
 status=0
 timeout --foreground --kill-after=5 "$timeout" "$qemu" "${arguments[@]}" "$@" || status=$?
 

@@ -249,11 +249,6 @@ impl<E: Engine> Life<E> {
         }
         let now = time::ticks();
         apic.expire(now);
-        // The guest changes CR8 without an exit; the low half of the task priority is the APIC's alone.
-        let class = guest.vcpu.task_priority();
-        if u64::from(class) != apic.cr8() {
-            apic.set_tpr(class << 4);
-        }
         let waiting = apic.pending().is_some();
         if waiting && guest.vcpu.can_take_interrupt() {
             if let Some(vector) = apic.acknowledge() {

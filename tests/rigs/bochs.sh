@@ -2,7 +2,7 @@
 # Bochs, a processor with VMX, EPT, APIC virtualization and posted interrupts in software: no VMX hardware is needed.
 #
 #   tests/rigs/bochs.sh build
-#       Builds Bochs 3.0 from Debian 13's source package with bochs-vmx-fixes.patch, once, in about a minute on two cores.
+#       Builds Bochs 3.0 from Debian 13's source package with the patches beside this script, once, in a minute or two.
 #       It goes to $BOCHS_DIR (default: ~/.cache/postern/bochs); nothing is installed but compilers that are missing.
 #
 #   tests/rigs/bochs.sh run [OPTIONS] ISO
@@ -20,8 +20,8 @@
 #
 # Exit status: 0 passed, 1 failed or ended without a result, 124 no result in time, 2 wrong options, 3 Bochs cannot be had.
 #
-# The machine: one processor, i440FX, IDE CD, one serial port; no PCI Express, no MSI, no IOMMU. One tick of the TSC is one
-# instruction, 100 MHz of them: counts of ticks are exact and the same in every run. CPUID's frequency is not the TSC's.
+# The machine: one processor, i440FX, IDE CD, one serial port; no PCI Express, no MSI, no IOMMU. Each run of the same CD image
+# is the same to the tick, and one tick of the TSC is one instruction, 100 MHz of them. CPUID's frequency is not the TSC's.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../tools/packages.sh"
@@ -47,7 +47,7 @@ unavailable() {
 }
 
 # What the program was built from: another patch or other options build it anew.
-recipe() { { cat "$here/bochs-vmx-fixes.patch"; echo "${configuration[@]}"; } | sha256sum | cut -d' ' -f1; }
+recipe() { { cat "$here"/bochs-*.patch; echo "${configuration[@]}"; } | sha256sum | cut -d' ' -f1; }
 is_built() { [ -x "$program" ] && [ "$(cat "$dir/recipe" 2> /dev/null)" = "$(recipe)" ]; }
 
 build() {
@@ -78,11 +78,13 @@ build() {
     mkdir source
     tar -x -f "$archive" -C source --strip-components=1
     cd source
-    patch -s -p1 < "$here/bochs-vmx-fixes.patch" >> "$log" 2>&1 || {
-        tail -n 5 "$log" >&2
-        unavailable "the patch does not fit $(basename "$archive")"
-    }
-    say "building it, for about a minute (log: $log)"
+    for patch in "$here"/bochs-*.patch; do
+        patch -s -p1 < "$patch" >> "$log" 2>&1 || {
+            tail -n 5 "$log" >&2
+            unavailable "$(basename "$patch") does not fit $(basename "$archive")"
+        }
+    done
+    say "building it, for a minute or two (log: $log)"
     export CFLAGS="-O2 -pipe" CXXFLAGS="-O2 -pipe"
     { ./configure "${configuration[@]}" && make -j"$(nproc)"; } >> "$log" 2>&1 < /dev/null || {
         grep -E 'error' "$log" | head -n 5 >&2
@@ -111,7 +113,7 @@ ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path="$iso", status=inserted
 boot: cdrom
 com1: enabled=1, mode=file, dev="$scratch/serial"
-clock: sync=none, time0=utc, rtc_sync=0
+clock: sync=none, time0=1767225600, rtc_sync=0
 log: "$log"
 panic: action=fatal
 error: action=report
@@ -187,7 +189,9 @@ run() {
             ;;
     esac
     # Why a VM entry failed and why Bochs gave up: the best diagnosis there is.
-    grep -aE 'VMFAIL|VMABORT|PANIC|triple fault' "$log" "$scratch/output" 2> /dev/null | sed 's/^[^:]*://' | sort -u | tail -n 10 >&2 || true
+    # Signal 2 is the one that it is stopped with.
+    grep -ahE 'VMFAIL|VMABORT|PANIC|triple fault' "$log" 2> /dev/null | grep -v 'SIGNAL 2 caught' | sed 's/^[^[]*//' |
+        sort -u | tail -n 10 >&2 || true
     return "$status"
 }
 

@@ -43,8 +43,9 @@ CONFIG
     apt-config dump | grep -E '^Acquire::(http|https|ftp)::' >> "$apt/apt.conf" || true
     [ "$(id -u)" -ne 0 ] || echo 'APT::Sandbox::User "root";' >> "$apt/apt.conf"
     export APT_CONFIG=$apt/apt.conf
-    timeout 300 apt-get -q update > "$apt/log" 2>&1 < /dev/null || {
-        tail -n 3 "$apt/log" >&2
+    # Otherwise a list that could not be fetched is a warning.
+    timeout 300 apt-get -q -o APT::Update::Error-Mode=any update > "$apt/log" 2>&1 < /dev/null || {
+        grep -E '^[EW]:' "$apt/log" | head -n 3 >&2
         echo "the package lists of $suite could not be fetched" >&2
         return 1
     }

@@ -28,6 +28,8 @@ pub enum End {
     StackNowhere,
     /// A descriptor table where no memory is, and an exception.
     DescriptorTableNowhere,
+    /// HLT with interrupts disabled, which nothing ends.
+    HaltForever,
 }
 
 /// A word that is not understood: a test that asked for something must not pass without having done it.
@@ -56,7 +58,7 @@ impl Task {
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TripleFault,
         Self::JumpNowhere,
         Self::ReadNowhere,
@@ -65,6 +67,7 @@ impl End {
         Self::PageTableNowhere,
         Self::StackNowhere,
         Self::DescriptorTableNowhere,
+        Self::HaltForever,
     ];
 
     /// The word on the command line.
@@ -78,6 +81,7 @@ impl End {
             Self::PageTableNowhere => "page-table-nowhere",
             Self::StackNowhere => "stack-nowhere",
             Self::DescriptorTableNowhere => "descriptor-table-nowhere",
+            Self::HaltForever => "halt-forever",
         }
     }
 }

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::fmt::{Display, Write};
 
 /// Most entries that one guest can add: its claims must not exhaust the hypervisor's memory.
-const MAXIMUM_CLAIMS: usize = 64;
+const MAXIMUM_CLAIMS: usize = 256;
 /// Longest key or value that a guest can add, in bytes.
 const MAXIMUM_LENGTH: usize = 64;
 

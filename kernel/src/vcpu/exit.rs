@@ -195,6 +195,8 @@ pub struct NestedPageFault {
     pub present: bool,
     /// The access was the processor's own, to the guest's page tables.
     pub table_walk: bool,
+    /// The access was the processor's own, for an event that it was delivering: to the stack or a descriptor table.
+    pub during_delivery: bool,
     /// An entry of the nested tables has reserved bits set: a mistake of the hypervisor's.
     pub malformed: bool,
 }

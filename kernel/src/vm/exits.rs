@@ -84,16 +84,39 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     services: &mut Services<'_, C>,
 ) -> Next {
     counts.count(&exit);
+    // The guest changes CR8 without an exit, and the APIC's own register by one. They are one: what the guest last
+    // wrote is taken over before the exit is served, and what the exit wrote after it.
+    let class = vcpu.task_priority();
+    if u64::from(class) != platform.apic.cr8() {
+        platform.apic.set_tpr(class << 4);
+    }
+    let next = answer(exit, vcpu, platform, now, tsc_khz, services);
+    vcpu.set_task_priority(platform.apic.cr8() as u8);
+    next
+}
+
+fn answer<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
+    exit: Exit,
+    vcpu: &mut V,
+    platform: &mut Platform<M>,
+    now: u64,
+    tsc_khz: u32,
+    services: &mut Services<'_, C>,
+) -> Next {
     match exit {
         // The handler has run: what it noted is looked at before the guest runs again. The window's request is used
         // up, and the look decides whether another is needed.
         Exit::ExternalInterrupt | Exit::Nmi | Exit::SystemManagementInterrupt | Exit::InterruptWindow => Next::Run,
-        Exit::Halt if vcpu.control().rflags & RFLAGS_INTERRUPT == 0 => {
-            Next::Stop("it halted with interrupts disabled: nothing can wake it".to_string())
-        }
         Exit::Halt => {
             finish(Instruction::Halt, vcpu, platform);
-            Next::Halt
+            if vcpu.pending_event().is_some() {
+                // A guest that single-steps: its debug exception is due, and it does not sleep.
+                Next::Run
+            } else if vcpu.control().rflags & RFLAGS_INTERRUPT == 0 {
+                Next::Stop("it halted with interrupts disabled: nothing can wake it".to_string())
+            } else {
+                Next::Halt
+            }
         }
         Exit::Io(access) => serve_port(&access, vcpu, platform, services),
         Exit::Cpuid => {
@@ -209,7 +232,8 @@ fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     platform: &mut Platform<M>,
     services: &mut Services<'_, C>,
 ) -> Next {
-    if access.string || access.repeat {
+    // A repeat prefix before an instruction that is no string instruction means nothing.
+    if access.string {
         return Next::Stop(format!("it used a string instruction on I/O port {:#x}", access.port));
     }
     let bytes = access.width.bytes();
@@ -285,6 +309,10 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     }
     if fault.table_walk {
         return stop("its page tables are where no memory is,");
+    }
+    if fault.during_delivery {
+        // The access is the processor's own, for an event; the instruction at RIP has nothing to do with it.
+        return stop("its stack or descriptor tables are where no memory is,");
     }
     let paging = paging_of(vcpu);
     let mut bytes = [0; MAX_LENGTH];

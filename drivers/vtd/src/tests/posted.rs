@@ -1,3 +1,4 @@
+use crate::posted::Notification;
 use crate::{DestinationMode, PostedInterruptDescriptor};
 use addr::{ApicId, Vector};
 
@@ -11,19 +12,19 @@ fn empty() -> PostedInterruptDescriptor {
 #[test]
 fn the_first_post_notifies_and_the_next_does_not() {
     let descriptor = empty();
-    assert!(descriptor.post(Vector(0x41)));
-    assert!(!descriptor.post(Vector(0xff)));
+    assert!(descriptor.post(Vector(0x41)).is_some());
+    assert_eq!(descriptor.post(Vector(0xff)), None);
     assert!(descriptor.is_outstanding() && descriptor.has_pending());
     assert_eq!(descriptor.take(), [0, 1 << 1, 0, 1 << 63]);
     assert!(!descriptor.is_outstanding() && !descriptor.has_pending());
-    assert!(descriptor.post(Vector(0x41)), "after a take, the next post notifies again");
+    assert!(descriptor.post(Vector(0x41)).is_some(), "after a take, the next post notifies again");
 }
 
 #[test]
 fn a_suppressed_post_is_kept_and_not_notified() {
     let descriptor = empty();
     descriptor.set_suppressed(true);
-    assert!(!descriptor.post(Vector(0x41)));
+    assert_eq!(descriptor.post(Vector(0x41)), None);
     assert!(!descriptor.is_outstanding());
     descriptor.set_suppressed(false);
     assert!(descriptor.has_pending());
@@ -33,35 +34,66 @@ fn a_suppressed_post_is_kept_and_not_notified() {
 #[test]
 fn notifications_go_where_they_are_directed_and_nothing_else_changes() {
     let descriptor = empty();
-    assert!(descriptor.post(Vector(0x20)));
+    assert!(descriptor.post(Vector(0x20)).is_some());
     assert!(descriptor.direct(Vector(0xf3), ApicId(0x1234_5678), DestinationMode::X2Apic));
-    assert_eq!(descriptor.notification(), (Vector(0xf3), 0x1234_5678));
+    let notification = |destination| Notification { vector: Vector(0xf3), destination };
+    assert_eq!(descriptor.notification(), notification(0x1234_5678));
     assert!(descriptor.is_outstanding() && !descriptor.is_suppressed());
     assert!(descriptor.direct(Vector(0xf3), ApicId(5), DestinationMode::XApic));
-    assert_eq!(descriptor.notification(), (Vector(0xf3), 0x500));
+    assert_eq!(descriptor.notification(), notification(0x500));
     assert!(!descriptor.direct(Vector(0xf4), ApicId(0x100), DestinationMode::XApic));
-    assert_eq!(descriptor.notification(), (Vector(0xf3), 0x500));
+    assert_eq!(descriptor.notification(), notification(0x500));
+}
+
+#[test]
+fn a_post_notifies_where_its_claim_found_the_destination() {
+    let descriptor = empty();
+    let first = descriptor.post(Vector(0x20));
+    assert!(descriptor.direct(Vector(0xf3), ApicId(9), DestinationMode::X2Apic));
+    assert_eq!(first, Some(Notification { vector: Vector(0xf2), destination: 3 }));
+    assert_eq!(descriptor.post(Vector(0x21)), None, "the first is still under way");
+    let _ = descriptor.take();
+    assert_eq!(descriptor.post(Vector(0x21)), Some(Notification { vector: Vector(0xf3), destination: 9 }));
+}
+
+#[test]
+fn control_changes_as_a_whole_or_not_at_all() {
+    let descriptor = empty();
+    let to = Notification { vector: Vector(0xf4), destination: 7 };
+    let old = descriptor.update_control(|control| Some(control.suppressed(true).directed(to).outstanding(true)));
+    assert!(old.is_ok_and(|old| !old.is_suppressed() && !old.is_outstanding() && old.notification().destination == 3));
+    assert!(descriptor.is_suppressed() && descriptor.is_outstanding());
+    assert_eq!(descriptor.update_control(|_| None), Err(descriptor.control()));
+    assert_eq!(descriptor.notification(), to);
+}
+
+#[test]
+fn a_word_that_is_taken_is_gone_and_one_that_is_looked_at_is_not() {
+    let descriptor = empty();
+    assert!(descriptor.post(Vector(0xc1)).is_some());
+    assert_eq!((descriptor.word(3), descriptor.word(3), descriptor.word(4)), (2, 2, 0));
+    assert_eq!((descriptor.take_word(3), descriptor.take_word(3), descriptor.take_word(4)), (2, 0, 0));
 }
 
 #[test]
 fn a_post_in_the_middle_of_a_take_is_notified() {
     let descriptor = empty();
-    assert!(descriptor.post(Vector(0x41)));
+    assert!(descriptor.post(Vector(0x41)).is_some());
     // The other order would find ON set here, notify nobody, and leave the vector lying.
-    let taken = descriptor.take_with(|| assert!(descriptor.post(Vector(0x42))));
+    let taken = descriptor.take_with(|| assert!(descriptor.post(Vector(0x42)).is_some()));
     assert_eq!(taken[1] | descriptor.take()[1], 6);
 }
 
 #[test]
 fn a_new_descriptor_notifies_nobody() {
     let descriptor = PostedInterruptDescriptor::new();
-    assert!(!descriptor.post(Vector(0x41)));
+    assert_eq!(descriptor.post(Vector(0x41)), None);
 }
 
 #[test]
 fn the_fields_are_where_hardware_looks_for_them() {
     let descriptor = empty();
-    assert!(descriptor.post(Vector(0x80)));
+    assert!(descriptor.post(Vector(0x80)).is_some());
     let [low, ..] = descriptor_words(&descriptor)[4..] else { panic!() };
     assert_eq!(low, 3 << 32 | 0xf2 << 16 | 1);
     assert_eq!(descriptor_words(&descriptor)[2], 1);
@@ -123,7 +155,7 @@ fn no_interleaving_of_posts_and_takes_loses_a_vector() {
                     world.posters[choice].step = 1;
                 }
                 0 | 1 if world.posters[choice].step == 1 => {
-                    world.notifications += u8::from(descriptor.claim_notification());
+                    world.notifications += u8::from(descriptor.claim_notification().is_some());
                     world.posters[choice].step = 2;
                 }
                 _ => {

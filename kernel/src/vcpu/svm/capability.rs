@@ -27,6 +27,8 @@ pub struct Capabilities {
     pub flush_by_asid: bool,
     /// The width of physical addresses in bits (CPUID 8000_0008h).
     pub physical_address_bits: u32,
+    /// The processor is QEMU's TCG, which answers some of a guest's mistakes as failed entries.
+    pub is_tcg: bool,
 }
 
 /// Why this processor runs no guest.
@@ -75,6 +77,12 @@ impl fmt::Display for SvmError {
     }
 }
 
+const FEATURES: u32 = 1;
+/// ECX of the features: there is a hypervisor.
+const HYPERVISOR: u32 = 1 << 31;
+const HYPERVISOR_NAME: u32 = 0x4000_0000;
+/// TCG's name, in EBX, ECX and EDX.
+const TCG: [u32; 3] = [u32::from_le_bytes(*b"TCGT"), u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")];
 const LARGEST_EXTENDED_LEAF: u32 = 0x8000_0000;
 const EXTENDED_FEATURES: u32 = 0x8000_0001;
 const ADDRESS_SIZES: u32 = 0x8000_0008;
@@ -109,8 +117,14 @@ impl Capabilities {
             next_rip: features.edx & NEXT_RIP_SAVE != 0,
             flush_by_asid: features.edx & FLUSH_BY_ASID != 0,
             physical_address_bits: (cpuid(ADDRESS_SIZES).eax & 0xff).clamp(LEAST_ADDRESS_BITS, 52),
+            is_tcg: is_tcg(&cpuid),
         })
     }
+}
+
+fn is_tcg(cpuid: &impl Fn(u32) -> Leaf) -> bool {
+    let Leaf { ebx, ecx, edx, .. } = cpuid(HYPERVISOR_NAME);
+    cpuid(FEATURES).ecx & HYPERVISOR != 0 && [ebx, ecx, edx] == TCG
 }
 
 #[cfg(test)]
@@ -122,6 +136,8 @@ mod tests {
     /// QEMU's TCG: nested paging and 16 address spaces, 40 bits.
     fn emulator(leaf: u32) -> Leaf {
         match leaf {
+            FEATURES => Leaf { ecx: HYPERVISOR, ..Default::default() },
+            HYPERVISOR_NAME => Leaf { ebx: TCG[0], ecx: TCG[1], edx: TCG[2], ..Default::default() },
             LARGEST_EXTENDED_LEAF => Leaf { eax: 0x8000_001f, ..Default::default() },
             EXTENDED_FEATURES => Leaf { ecx: SVM, ..Default::default() },
             ADDRESS_SIZES => Leaf { eax: 0x3028, ..Default::default() },
@@ -132,8 +148,13 @@ mod tests {
 
     #[test]
     fn the_emulators_processor_is_accepted_without_its_missing_features() {
-        let expected =
-            Capabilities { address_spaces: 16, next_rip: false, flush_by_asid: false, physical_address_bits: 40 };
+        let expected = Capabilities {
+            address_spaces: 16,
+            next_rip: false,
+            flush_by_asid: false,
+            physical_address_bits: 40,
+            is_tcg: true,
+        };
         assert_eq!(Capabilities::detect(emulator, |_| 0), Ok(expected));
     }
 

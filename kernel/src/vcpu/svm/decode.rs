@@ -2,6 +2,7 @@
 
 use crate::vcpu::event::{MACHINE_CHECK, has_error_code};
 use crate::vcpu::svm::consistency::consistency_errors;
+use crate::vcpu::svm::spec::event;
 use crate::vcpu::svm::spec::exit_code::*;
 use crate::vcpu::svm::spec::vmcb::{ControlArea, Vmcb};
 use crate::vcpu::{Access, Direction, EntryFailure, Exit, IoAccess, IoWidth, NestedPageFault, Registers};
@@ -97,6 +98,7 @@ fn nested_page_fault(control: &ControlArea) -> NestedPageFault {
         },
         present: error & NPF_PRESENT != 0,
         table_walk: error & NPF_TABLE_WALK != 0,
+        during_delivery: control.exit_interrupt_info & event::VALID != 0,
         malformed: error & NPF_RESERVED != 0,
     }
 }
@@ -177,6 +179,7 @@ mod tests {
             access: Access::Read,
             present: false,
             table_walk: false,
+            during_delivery: false,
             malformed: false,
         };
         assert_eq!(exit(0x400, 0x1_0000_0004, 0xfee0_0020), Exit::NestedPageFault(fault));

@@ -63,8 +63,13 @@ unsafe impl FrameSource for Frames {
     }
 }
 
-pub const EMULATOR: Capabilities =
-    Capabilities { address_spaces: 16, next_rip: false, flush_by_asid: false, physical_address_bits: 40 };
+pub const EMULATOR: Capabilities = Capabilities {
+    address_spaces: 16,
+    next_rip: false,
+    flush_by_asid: false,
+    physical_address_bits: 40,
+    is_tcg: false,
+};
 
 pub const ENTRY: u64 = 0x20_0000;
 pub const ROOT: HostPhys = HostPhys::new(0x7000);

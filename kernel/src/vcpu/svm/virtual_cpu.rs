@@ -1,13 +1,14 @@
 //! A virtual CPU in a control block.
 
 mod interrupts;
+mod refused_write;
 mod shadow;
 mod state;
 #[cfg(test)]
 mod tests;
 
 use crate::vcpu::event::DEBUG;
-use crate::vcpu::svm::consistency::is_page_attribute_table;
+use crate::vcpu::svm::consistency::{consistency_errors, is_page_attribute_table};
 use crate::vcpu::svm::decode::{decode, is_entry_failure, next_rip};
 use crate::vcpu::svm::machine::{Machine, WorldSwitch};
 use crate::vcpu::svm::permission_map::{IoPermissionMap, MsrPermissionMap};
@@ -53,6 +54,10 @@ pub struct SvmVirtualCpu<W = Machine> {
 struct Entry {
     rip: u64,
     shadow: bool,
+    /// The state broke no rule of VMRUN that is checked here.
+    sound: bool,
+    /// What it delivered.
+    injected: Option<Event>,
 }
 
 impl<W: WorldSwitch> SvmVirtualCpu<W> {
@@ -105,7 +110,11 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         control.clean_bits = 0;
         virtual_interrupt.arm(control);
         (save.rax, save.rsp) = (self.registers.rax, self.registers.rsp);
-        let entry = Entry { rip: save.rip, shadow: control.interrupt_state & INTERRUPT_SHADOW != 0 };
+        let (rip, shadow) = (save.rip, control.interrupt_state & INTERRUPT_SHADOW != 0);
+        // Only QEMU's TCG needs to be asked: see `refused_write`.
+        let sound = self.capabilities.is_tcg
+            && consistency_errors(&self.vmcb, self.capabilities.physical_address_bits).next().is_none();
+        let entry = Entry { rip, shadow, sound, injected };
 
         self.world.enter(&mut self.vmcb, &mut self.registers);
 
@@ -149,6 +158,10 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             }
             let virtual_interrupt = self.virtual_interrupt(at_iret);
             let entry = self.enter(virtual_interrupt);
+            if refused_write::is_one(&self.vmcb, &entry) {
+                self.answer_refused_write(&entry);
+                continue;
+            }
             let exit_code = self.vmcb.control.exit_code;
             at_iret = exit_code == exit_code::IRET;
             // The shadow that kept an interrupt waiting is over: the next entry delivers it.

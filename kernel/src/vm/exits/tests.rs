@@ -76,6 +76,7 @@ impl Bench {
             present: false,
             table_walk: false,
             malformed: false,
+            during_delivery: false,
         }))
     }
 
@@ -136,9 +137,11 @@ fn what_is_printed_comes_out_and_the_switch_ends_the_guest() {
         bench.stops(Exit::Io(OUT_BYTE), "did not say where its I/O instruction ends");
     }
     assert_eq!(bench.lines.0, ["hello"]);
+    let repeated = IoAccess { repeat: true, ..OUT_BYTE };
+    bench.stops(Exit::Io(repeated), "did not say where its I/O instruction ends");
     let string = IoAccess { string: true, ..OUT_BYTE };
     bench.stops(Exit::Io(string), "string instruction on I/O port 0x3f8");
-    assert_eq!((bench.counts.ports, bench.counts.total), (7, 7));
+    assert_eq!((bench.counts.ports, bench.counts.total), (8, 8));
 }
 
 #[test]
@@ -177,6 +180,7 @@ fn accesses_to_nothing_stop_the_guest_with_the_place() {
         present: false,
         table_walk: false,
         malformed: false,
+        during_delivery: false,
     };
     let exit = |fault| Exit::NestedPageFault(fault);
     Bench::with(&read).stops(exit(fault(Access::Read)), "read where nothing is, at guest-physical 0xd0000000");
@@ -185,6 +189,8 @@ fn accesses_to_nothing_stop_the_guest_with_the_place() {
     Bench::with(&read).stops(exit(fault(Access::Execute)), "jumped to where no memory is");
     let walk = NestedPageFault { table_walk: true, ..fault(Access::Read) };
     Bench::with(&read).stops(exit(walk), "page tables are where no memory is");
+    let delivery = NestedPageFault { during_delivery: true, ..fault(Access::Write) };
+    Bench::with(&read).stops(exit(delivery), "stack or descriptor tables");
     let malformed = NestedPageFault { malformed: true, ..fault(Access::Read) };
     Bench::with(&read).stops(exit(malformed), "malformed");
 }
@@ -204,4 +210,24 @@ fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
     bench.vcpu.set_rflags(0x202);
     assert_eq!(bench.serve(Exit::Halt), Next::Halt);
     assert_eq!((bench.advanced(), bench.counts.halts), (1, 1));
+}
+
+#[test]
+fn the_task_priority_is_one_whoever_writes_it() {
+    // mov dword [0xfee00080], 0x30 while CR8 still says 0: the guest's last word is the store.
+    let mut bench = Bench::with(&[0xc7, 0x05, 0x80, 0, 0xe0, 0xfe, 0x30, 0, 0, 0]);
+    assert_eq!(bench.access(0xfee0_0080, Access::Write), Next::Run);
+    assert_eq!((bench.platform.apic.tpr(), bench.vcpu.task_priority()), (0x30, 3));
+    // Then CR8 without an exit, seen at the next one.
+    bench.vcpu.set_task_priority(5);
+    assert_eq!(bench.serve(Exit::ExternalInterrupt), Next::Run);
+    assert_eq!((bench.platform.apic.tpr(), bench.vcpu.task_priority()), (0x50, 5));
+}
+
+#[test]
+fn a_guest_that_single_steps_does_not_sleep_in_a_halt() {
+    let mut bench = Bench::with(&[0xf4]);
+    bench.vcpu.set_rflags(0x102);
+    assert_eq!(bench.serve(Exit::Halt), Next::Run);
+    assert!(matches!(bench.raised(), Some(Event::Exception { vector: 1, .. })));
 }

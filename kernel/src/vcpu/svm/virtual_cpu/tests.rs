@@ -354,3 +354,20 @@ fn a_passed_port_is_open_in_the_map() {
     cpu.set_port_passed(0x80, true);
     assert!(cpu.io_map.is_passed(0x80) && !cpu.io_map.is_passed(0x81));
 }
+
+#[test]
+fn tcgs_failed_entry_for_a_refused_write_is_a_general_protection_fault() {
+    let tcg = Capabilities { is_tcg: true, ..EMULATOR };
+    let script = || {
+        Script::default()
+            .then(|vmcb, _| vmcb.control.exit_code = u64::MAX)
+            .then(|vmcb, _| vmcb.control.exit_code = exit_code::CPUID)
+    };
+    let mut cpu = cpu_with(tcg, script());
+    assert_eq!(cpu.run(), Exit::Cpuid);
+    // Vector 13, an exception with an error code, which is 0.
+    assert_eq!(cpu.world.entries[1].control.event_injection, 0x8000_0b0d);
+    // On every other processor it is a failed entry.
+    let mut cpu = cpu_with(EMULATOR, script());
+    assert!(matches!(cpu.run(), Exit::EntryFailed(_)));
+}

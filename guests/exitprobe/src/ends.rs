@@ -1,0 +1,109 @@
+//! The ways to end by the hypervisor's hand. None of them returns, on no platform; a processor that goes on is reported.
+
+use core::arch::asm;
+use exitprobe::command_line::End;
+use guest_support::interrupts::{self, Frame};
+use guest_support::{apic, memory, report};
+use x86_64::VirtAddr;
+use x86_64::instructions::tables::lidt;
+use x86_64::structures::DescriptorTablePointer;
+
+use crate::{guest, trap};
+use addr::{GuestPhys, Vector};
+
+/// 1 GiB: above the guest's memory, below the machine's devices; no memory is there in a guest, and none that matters
+/// without a hypervisor.
+pub const NOWHERE: GuestPhys = GuestPhys::new(0x4000_0000);
+/// What is stored nowhere, and in a register when the stack is nowhere.
+const PATTERN: u32 = 0x600d_f00d;
+
+/// Ends in this way.
+pub fn end(way: End) -> ! {
+    report::say(format_args!("ends by {}", way.name()));
+    // Whatever is raised must not be caught: what comes after is the hypervisor's.
+    interrupts::install(report_and_fail);
+    let nowhere: *mut u32 = memory::mapped(NOWHERE).as_mut_ptr();
+    match way {
+        End::TripleFault => {
+            let empty = DescriptorTablePointer { base: VirtAddr::zero(), limit: 0 };
+            // SAFETY: the processor shuts down here, and with it everything that could be unsound.
+            unsafe {
+                lidt(&empty);
+                asm!("ud2");
+            }
+        }
+        End::JumpNowhere => {
+            // SAFETY: nothing is executed: there is no memory. Physical memory can be executed at its own address.
+            unsafe { asm!("call {}", in(reg) NOWHERE.as_u64()) };
+        }
+        End::ReadNowhere => {
+            let value: u32;
+            // SAFETY: there is no memory that Rust knows of.
+            unsafe { asm!("mov {0:e}, [{1}]", out(reg) value, in(reg) nowhere) };
+            report::say(format_args!("read {value:#x} from nowhere"));
+        }
+        End::WriteNowhere => {
+            // SAFETY: there is no memory that Rust knows of.
+            unsafe { asm!("mov [{0}], {1:e}", in(reg) nowhere, in(reg) PATTERN) };
+        }
+        End::StringIo => {
+            let text = b"string";
+            // SAFETY: reads `text` and writes it to a port where nothing is.
+            unsafe {
+                asm!("rep outsb", in("dx") 0x80u16, inout("rsi") text.as_ptr() => _, inout("rcx") text.len() => _)
+            };
+        }
+        End::PageTableNowhere => {
+            // SAFETY: the next instruction cannot be fetched.
+            unsafe { asm!("mov cr3, {}", in(reg) NOWHERE.as_u64()) };
+        }
+        End::StackNowhere => stack_nowhere(nowhere),
+        End::HaltForever => {
+            // SAFETY: nothing comes after it.
+            unsafe { asm!("cli", "hlt") };
+        }
+        End::DescriptorTableNowhere => {
+            let there = DescriptorTablePointer { base: VirtAddr::from_ptr(nowhere), limit: 0xfff };
+            // SAFETY: no gate can be read, so nothing goes on.
+            unsafe {
+                lidt(&there);
+                asm!("ud2");
+            }
+        }
+    }
+    report::say(format_args!("still here"));
+    guest::fail(format_args!("{}-went-on", way.name()))
+}
+
+/// An interrupt comes while the stack pointer is nowhere and the program only stores to its own memory: the access that
+/// fails is not the instruction's.
+fn stack_nowhere(nowhere: *mut u32) -> ! {
+    apic::initialize(trap::TIMER, trap::SPURIOUS);
+    apic::write(SELF_IPI, u32::from(Vector(0x61).0));
+    let mut own = 0u32;
+    // SAFETY: the stack is never used again; the stores go to `own`, for ever.
+    unsafe {
+        asm!(
+            "mov rsp, {stack}",
+            "sti",
+            "22:",
+            ".rept 64",
+            "mov [{own}], eax",
+            ".endr",
+            "jmp 22b",
+            stack = in(reg) nowhere.wrapping_byte_add(0x1000),
+            own = in(reg) &raw mut own,
+            in("eax") PATTERN,
+            options(noreturn),
+        )
+    }
+}
+
+/// The offset of the x2APIC's SELF IPI register.
+pub const SELF_IPI: usize = 0x3f0;
+
+fn report_and_fail(frame: &mut Frame) {
+    let (vector, error_code, rip) = (frame.vector(), frame.error_code, frame.rip);
+    report::say(format_args!("vector {vector:#x} came, error code {error_code:#x}, at {rip:#x}"));
+    guest::fail(format_args!("vector-{vector}"))
+}
