@@ -69,7 +69,7 @@ if [ -n "$host" ]; then
     fi
     if cargo_host clippy --version > /dev/null 2>&1; then
         check "clippy on the host" cargo_host clippy --quiet --workspace --all-targets -- -D warnings
-        check "clippy on the image" cargo_image clippy --quiet --release -p postern -p netprobe -- -D warnings
+        check "clippy on the image" cargo_image clippy --quiet --release -p postern -p netprobe -p exitprobe -- -D warnings
     else
         skipped+=("clippy on the host" "clippy on the image")
     fi

@@ -45,7 +45,6 @@ struct Machine {
     attacks: Attacks,
     name: String,
     complaints: u32,
-    injected: u64,
 }
 
 impl Machine {
@@ -151,14 +150,8 @@ fn read(memory: &DeviceMemory, offset: u64, bytes: u8) -> u64 {
 impl<E: Engine> Life<E> {
     /// A guest that is ready to run.
     pub fn new(guest: Guest<E>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
-        let machine = Machine {
-            passthrough,
-            report,
-            attacks: Attacks::default(),
-            name: guest.name.clone(),
-            complaints: 0,
-            injected: 0,
-        };
+        let machine =
+            Machine { passthrough, report, attacks: Attacks::default(), name: guest.name.clone(), complaints: 0 };
         Self { guest, config, machine, started: false }
     }
 
@@ -172,12 +165,16 @@ impl<E: Engine> Life<E> {
     /// Runs the guest until it ends, and reports. Returns whether the run passed.
     pub fn run(&mut self) -> bool {
         let tsc_khz = u32::try_from(time::frequency_khz()).unwrap_or(u32::MAX);
+        if let (Some(mailbox), Some(here)) = (interrupts::mailbox(self.guest.number), local_apic::processor()) {
+            mailbox.enter(&interrupts::NOTIFICATIONS, here);
+        }
         let end = loop {
             self.serve_machine();
             self.deliver_interrupts();
             let served = serving::set(Served::Guest(self.guest.number));
             let exit = self.guest.vcpu.run();
             let guest = &mut self.guest;
+            guest.virtual_apic.after_exit(&mut guest.platform.apic, &guest.vcpu);
             let mut services = Services { config: &mut self.config, host: &mut self.machine };
             let next = exits::serve(
                 exit,
@@ -240,25 +237,12 @@ impl<E: Engine> Life<E> {
         }
     }
 
-    /// Brings what waits in the mailbox and at the timer to the processor, if it can take it now.
+    /// Brings what waits in the mailbox and at the timer to the processor, by whichever way it has.
     fn deliver_interrupts(&mut self) {
         let guest = &mut self.guest;
-        let apic = &mut guest.platform.apic;
-        if let Some(mailbox) = interrupts::mailbox(guest.number) {
-            apic.accept(mailbox.take());
-        }
         let now = time::ticks();
-        apic.expire(now);
-        let waiting = apic.pending().is_some();
-        if waiting && guest.vcpu.can_take_interrupt() {
-            if let Some(vector) = apic.acknowledge() {
-                // It can take one: that was just asked.
-                let _ = guest.vcpu.inject_interrupt(vector);
-                self.machine.injected += 1;
-            }
-            guest.vcpu.request_interrupt_window(apic.pending().is_some());
-        } else {
-            guest.vcpu.request_interrupt_window(waiting);
+        if let Some(mailbox) = interrupts::mailbox(guest.number) {
+            guest.virtual_apic.before_entry(&mut guest.platform.apic, mailbox, &mut guest.vcpu, now);
         }
         self.arm_timer(now);
     }
@@ -273,17 +257,24 @@ impl<E: Engine> Life<E> {
     fn wait_for_interrupt(&mut self) {
         loop {
             self.serve_machine();
-            let apic = &mut self.guest.platform.apic;
-            if let Some(mailbox) = interrupts::mailbox(self.guest.number) {
-                apic.accept(mailbox.take());
-            }
+            let guest = &mut self.guest;
+            let (Some(mailbox), Some(here)) = (interrupts::mailbox(guest.number), local_apic::processor()) else {
+                return;
+            };
+            let apic = &mut guest.platform.apic;
+            guest.virtual_apic.collect(apic, mailbox);
             let now = time::ticks();
             apic.expire(now);
-            if apic.pending().is_some() {
+            if guest.virtual_apic.wants_to_run(apic, &guest.vcpu) {
                 return;
             }
             self.arm_timer(now);
-            interrupts::wait();
+            if mailbox.halt(&interrupts::NOTIFICATIONS, here) {
+                interrupts::wait();
+                // Whatever it was, the vCPU looks for itself.
+                let _ = mailbox.wake();
+            }
+            mailbox.enter(&interrupts::NOTIFICATIONS, here);
         }
     }
 
@@ -293,7 +284,7 @@ impl<E: Engine> Life<E> {
             "status: guest {:?} runs; {} exits, {} interrupts delivered, {} faults, {} stray interrupts",
             self.guest.name,
             exits.total,
-            self.machine.injected,
+            self.guest.virtual_apic.injected(),
             self.machine.passthrough.faults(),
             interrupts::stray_interrupts()
         );
@@ -338,7 +329,7 @@ impl<E: Engine> Life<E> {
         let passed = ended_itself && pings && done && attacks.all_repelled();
         let kept = frames().table().count(Owner::Hypervisor) * 4;
         report.set("units", machine.passthrough.units.working());
-        report.set("interrupts", machine.injected);
+        report.set("interrupts", self.guest.virtual_apic.injected());
         report.set("device_interrupts", interrupts::device_interrupts());
         report.set("stray_interrupts", interrupts::stray_interrupts());
         report.set("exits", exits.total);

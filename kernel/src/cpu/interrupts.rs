@@ -8,14 +8,19 @@
 //! `0xfee0_0000`. So every handler is one that does no harm when nothing has happened, and a vector that nobody
 //! allocated is counted, logged and otherwise ignored.
 
+use crate::cpu::local_apic;
+use crate::memory::address_space;
+use crate::vcpu::PostedProcessing;
+use crate::vcpu::notification::{Mailbox, Notify, Vectors};
 use addr::Vector;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use vtd::posted::PostedInterruptDescriptor;
 
 /// The lowest vector given out. Below are the exceptions (to 31) and a class that stays empty.
 const FIRST: u8 = 0x30;
 /// The highest vector given out.
-const LAST: u8 = 0xef;
+const LAST: u8 = 0xed;
+/// What tells a processor that something was posted for the vCPU that it runs, or has halted.
+pub const NOTIFICATIONS: Vectors = Vectors { notification: Vector(0xee), wakeup: Vector(0xef) };
 /// The local APIC's spurious vector: it has no in-service bit, so it is not acknowledged.
 pub const SPURIOUS: Vector = Vector(0xf0);
 /// Virtual processors in the machine.
@@ -66,8 +71,7 @@ impl Source {
 }
 
 static SOURCES: [AtomicU32; 256] = [const { AtomicU32::new(0) }; 256];
-static MAILBOXES: [PostedInterruptDescriptor; MAXIMUM_VCPUS] =
-    [const { PostedInterruptDescriptor::new() }; MAXIMUM_VCPUS];
+static MAILBOXES: [Mailbox; MAXIMUM_VCPUS] = [const { Mailbox::new() }; MAXIMUM_VCPUS];
 static DEVICE_INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 static STRAY: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 static STRAY_COUNT: AtomicU64 = AtomicU64::new(0);
@@ -98,8 +102,14 @@ pub fn free(vector: Vector) {
 }
 
 /// The mailbox of a virtual processor: where every interrupt for it is put.
-pub fn mailbox(vcpu: u8) -> Option<&'static PostedInterruptDescriptor> {
+pub fn mailbox(vcpu: u8) -> Option<&'static Mailbox> {
     MAILBOXES.get(usize::from(vcpu))
+}
+
+/// What a processor needs to take requests out of that mailbox by itself.
+pub fn posted_processing(vcpu: u8) -> Option<PostedProcessing> {
+    let descriptor = address_space::translate(core::ptr::from_ref(mailbox(vcpu)?.descriptor()) as u64)?;
+    Some(PostedProcessing { descriptor, notification: NOTIFICATIONS.notification })
 }
 
 /// Called for every vector from 32 on, with interrupts disabled. Says whether the local APIC waits for its end.
@@ -107,13 +117,23 @@ pub fn arrived(vector: Vector) -> bool {
     if vector == SPURIOUS {
         return false;
     }
+    if vector == NOTIFICATIONS.notification {
+        // Whoever enters the guest next looks into its mailbox.
+        return true;
+    }
+    if vector == NOTIFICATIONS.wakeup {
+        wake_halted();
+        return true;
+    }
     match Source::decode(SOURCES[usize::from(vector.0)].load(Ordering::Acquire)) {
         Source::Device { vcpu, guest_vector } => {
             DEVICE_INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-            if let Some(mailbox) = mailbox(vcpu) {
-                // The virtual processor looks into its mailbox before it runs, and this handler runs when it does
-                // not: nobody needs to be notified.
-                let _ = mailbox.post(guest_vector);
+            if let (Some(mailbox), Some(here)) = (mailbox(vcpu), local_apic::processor()) {
+                match mailbox.post(&NOTIFICATIONS, guest_vector, here) {
+                    Notify::Nobody => {}
+                    Notify::Here => wake_halted(),
+                    Notify::Processor { processor, vector } => local_apic::notify(processor, vector),
+                }
             }
         }
         Source::Timer => {}
@@ -125,6 +145,13 @@ pub fn arrived(vector: Vector) -> bool {
         }
     }
     true
+}
+
+/// A woken vCPU runs because whoever halted it looks after every interrupt.
+fn wake_halted() {
+    for mailbox in &MAILBOXES {
+        let _ = mailbox.wake_if_notified();
+    }
 }
 
 /// Called for an NMI, which may interrupt anything: it only counts.

@@ -5,11 +5,13 @@
 use crate::cpu::interrupts;
 use crate::memory::address_space::{self, MappingError};
 use crate::time;
+use crate::vcpu::notification::Processor;
 use addr::{ApicId, HostPhys, PAGE_SIZE, Vector};
 use apic::spec::local_apic::{Register, TimerDivide, apic_base};
-use apic::{ApicMode, LocalApic, LocalApicAccess, LocalApicError};
+use apic::{ApicMode, Destination, InterruptCommand, LocalApic, LocalApicAccess, LocalApicError};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::{Mutex, Once};
+use vtd::DestinationMode;
 use x86_64::registers::model_specific::Msr;
 
 const CPUID_X2APIC: u32 = 1 << 21;
@@ -146,6 +148,26 @@ fn measure_timer(apic: &mut LocalApic<Access>) {
 /// This processor's APIC id.
 pub fn id() -> ApicId {
     ApicId(ID.load(Ordering::Relaxed))
+}
+
+/// This processor, as a destination of notifications. `None` before the local APIC is there.
+pub fn processor() -> Option<Processor> {
+    let mode = match REGISTERS.load(Ordering::Acquire) {
+        u64::MAX => return None,
+        0 => DestinationMode::X2Apic,
+        _ => DestinationMode::XApic,
+    };
+    Processor::new(id(), mode)
+}
+
+/// Sends a notification to a processor. Takes no lock: it is called by handlers, which nothing interrupts.
+pub fn notify(processor: ApicId, vector: Vector) {
+    let registers = REGISTERS.load(Ordering::Acquire);
+    if registers != u64::MAX {
+        let to = Destination::Physical(processor);
+        // It cannot fail for a processor that runs a vCPU: its id was one that the mode can address.
+        let _ = LocalApic::new(Access { registers }).send(InterruptCommand::Fixed(vector), to);
+    }
 }
 
 /// Ends the interrupt in service. Takes no lock: it is called by handlers.

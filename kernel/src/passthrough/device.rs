@@ -4,12 +4,13 @@ use crate::cpu::interrupts::{self, Source};
 use crate::cpu::local_apic;
 use crate::machine::device_memory::DeviceMemory;
 use crate::passthrough::units::RemappingUnit;
+use crate::vcpu::notification::InterruptFormat;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use pci::{FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds};
-use vtd::{Handle, HandleBlock, Route, Trigger};
+use vtd::{Handle, HandleBlock, PostedRoute, Route, Trigger};
 
 /// Most MSI-X entries of one function that can be in use at once: a guest must not use up all vectors.
 const MAXIMUM_MESSAGES: usize = 32;
@@ -28,13 +29,14 @@ impl MsixTableAccess for Table {
     }
 }
 
-/// One entry's way: the interrupt remapping entry, and the vector of this processor.
+/// One entry's way: the interrupt remapping entry, and the vector of this processor that it leads to; none where the
+/// unit posts.
 #[derive(Debug)]
 struct Message {
     entry: u16,
     block: HandleBlock,
     handle: Handle,
-    vector: Vector,
+    vector: Option<Vector>,
 }
 
 /// A function that belongs to a guest.
@@ -127,31 +129,51 @@ impl AssignedDevice {
     ) -> Result<(), String> {
         let source = Source::Device { vcpu, guest_vector };
         let Some(table) = &mut self.table else { return Err("it has no MSI-X table".to_string()) };
+        let descriptor = interrupts::posted_processing(vcpu).ok_or("its processor has no mailbox")?.descriptor;
+        let posted =
+            PostedRoute { vector: guest_vector, descriptor, urgent: false, source: self.requester_ids.upstream() };
         if let Some(message) = self.messages.iter().find(|message| message.entry == entry) {
-            // A new vector in the guest changes the meaning of ours; hardware need not know.
-            interrupts::set(message.vector, source);
+            match message.vector {
+                // A new vector in the guest changes the meaning of ours; hardware need not know.
+                Some(vector) => interrupts::set(vector, source),
+                None => unit
+                    .unit
+                    .post_interrupt(&mut unit.tables, message.handle, &posted)
+                    .map_err(|error| error.to_string())?,
+            }
             table.set_masked(entry, false);
             return Ok(());
         }
         if self.messages.len() >= MAXIMUM_MESSAGES {
             return Err(format!("more than {MAXIMUM_MESSAGES} messages in use"));
         }
-        let vector = interrupts::allocate(source).ok_or("no interrupt vector is left")?;
+        let unit_posts = unit.unit.capabilities().posted_interrupts();
+        let vector = match InterruptFormat::choose(unit_posts, Trigger::Edge) {
+            InterruptFormat::Posted => None,
+            InterruptFormat::Remapped => Some(interrupts::allocate(source).ok_or("no interrupt vector is left")?),
+        };
         let made = unit.unit.allocate_interrupts(&mut unit.tables, 1).and_then(|block| {
             let handle = block.get(0).ok_or(vtd::Error::Poisoned)?;
-            let route = Route {
-                vector,
-                destination: local_apic::id(),
-                trigger: Trigger::Edge,
-                source: self.requester_ids.upstream(),
-            };
-            unit.unit.route_interrupt(&mut unit.tables, handle, &route)?;
+            match vector {
+                None => unit.unit.post_interrupt(&mut unit.tables, handle, &posted)?,
+                Some(vector) => {
+                    let route = Route {
+                        vector,
+                        destination: local_apic::id(),
+                        trigger: Trigger::Edge,
+                        source: self.requester_ids.upstream(),
+                    };
+                    unit.unit.route_interrupt(&mut unit.tables, handle, &route)?;
+                }
+            }
             Ok((block, handle))
         });
         let (block, handle) = match made {
             Ok(made) => made,
             Err(error) => {
-                interrupts::free(vector);
+                if let Some(vector) = vector {
+                    interrupts::free(vector);
+                }
                 return Err(format!("{error}"));
             }
         };
@@ -159,10 +181,10 @@ impl AssignedDevice {
         table.program(entry, message.address, message.data);
         table.set_masked(entry, false);
         log::info!(
-            "{}: MSI-X {entry} by remapping entry {} and vector {:#x} to guest {} as vector {:#x}",
+            "{}: MSI-X {entry} by remapping entry {} and {} to guest {} as vector {:#x}",
             self.function.address(),
             handle.index(),
-            vector.0,
+            vector.map_or("the unit's posting".to_string(), |vector| format!("vector {:#x}", vector.0)),
             self.guest,
             guest_vector.0
         );
@@ -185,7 +207,11 @@ impl AssignedDevice {
         for message in self.messages.drain(..) {
             // The entry first: once it is gone no message can arrive under the vector that is freed next.
             match unit.unit.free_interrupts(&mut unit.tables, message.block) {
-                Ok(()) => interrupts::free(message.vector),
+                Ok(()) => {
+                    if let Some(vector) = message.vector {
+                        interrupts::free(vector);
+                    }
+                }
                 Err(error) => log::error!(
                     "{}: remapping entry {} stays in use: {error}",
                     self.function.address(),

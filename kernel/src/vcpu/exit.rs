@@ -1,7 +1,7 @@
 //! Why a guest stopped.
 
 use crate::vcpu::{Instruction, Registers};
-use addr::GuestPhys;
+use addr::{GuestPhys, Vector};
 use core::fmt;
 
 /// Why [`run`](crate::vcpu::VirtualCpu::run) returned. RIP is at the instruction that exited, which has had no effect
@@ -18,6 +18,16 @@ pub enum Exit {
     Init,
     /// The guest can take an interrupt now; the request is used up.
     InterruptWindow,
+    /// The processor has ended a virtual interrupt whose EOI was asked for (EOI-induced exit).
+    VirtualizedEoi {
+        /// The vector.
+        vector: Vector,
+    },
+    /// The processor has written a register of the virtual-APIC page and leaves the rest to software (APIC-write exit).
+    ApicWrite {
+        /// The register's offset in the page.
+        offset: u16,
+    },
     /// HLT.
     Halt,
     /// IN, OUT, INS or OUTS at a port that is not passed through.

@@ -1,7 +1,9 @@
 //! What every engine does.
 
 use crate::vcpu::instruction::LONGEST_INSTRUCTION;
-use crate::vcpu::{Event, Exit, Instruction, Registers, Segment, SegmentName, Start, instruction_length};
+use crate::vcpu::{
+    ApicVirtualization, Event, Exit, Instruction, Registers, Segment, SegmentName, Start, instruction_length,
+};
 use addr::{HostPhys, Vector};
 use core::fmt;
 
@@ -147,11 +149,23 @@ pub trait VirtualCpu {
     /// interrupt. The request holds until then, or until `false`.
     fn request_interrupt_window(&mut self, wanted: bool);
 
+    /// With `true`, [`run`](Self::run) ends with [`Exit::InterruptWindow`] after the guest's next write of CR8, which
+    /// may let an interrupt through that only the task priority holds back. The request holds until then, or until
+    /// `false`. An engine whose processor compares priorities itself has nothing to do.
+    fn request_priority_exit(&mut self, wanted: bool) {
+        let _ = wanted;
+    }
+
     /// CR8: the upper four bits of the task priority, 0 to 15, which the guest changes without an exit.
     fn task_priority(&self) -> u8;
 
     /// Sets CR8, when the guest wrote the task priority in another way; bits 7:4 are ignored.
     fn set_task_priority(&mut self, priority: u8);
+
+    /// What the processor does for the guest's local APIC; `None` where software does everything.
+    fn apic_virtualization(&mut self) -> Option<&mut dyn ApicVirtualization> {
+        None
+    }
 
     /// What the guest's WRMSR to EFER does.
     fn write_efer(&mut self, value: u64) -> Result<(), GeneralProtection>;

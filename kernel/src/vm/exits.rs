@@ -84,29 +84,23 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     services: &mut Services<'_, C>,
 ) -> Next {
     counts.count(&exit);
-    // The guest changes CR8 without an exit, and the APIC's own register by one. They are one: what the guest last
-    // wrote is taken over before the exit is served, and what the exit wrote after it.
-    let class = vcpu.task_priority();
-    if u64::from(class) != platform.apic.cr8() {
-        platform.apic.set_tpr(class << 4);
-    }
-    let next = answer(exit, vcpu, platform, now, tsc_khz, services);
-    vcpu.set_task_priority(platform.apic.cr8() as u8);
-    next
-}
-
-fn answer<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
-    exit: Exit,
-    vcpu: &mut V,
-    platform: &mut Platform<M>,
-    now: u64,
-    tsc_khz: u32,
-    services: &mut Services<'_, C>,
-) -> Next {
     match exit {
         // The handler has run: what it noted is looked at before the guest runs again. The window's request is used
         // up, and the look decides whether another is needed.
         Exit::ExternalInterrupt | Exit::Nmi | Exit::SystemManagementInterrupt | Exit::InterruptWindow => Next::Run,
+        // Both are after the guest's write: there is no instruction to finish.
+        Exit::VirtualizedEoi { vector } => {
+            if let Some(effect) = platform.apic.ended_by_processor(vector) {
+                services.host.apic_effect(effect);
+            }
+            Next::Run
+        }
+        Exit::ApicWrite { offset } => {
+            if let Some(effect) = platform.apic.written_by_processor(offset, now) {
+                services.host.apic_effect(effect);
+            }
+            Next::Run
+        }
         Exit::Halt => {
             finish(Instruction::Halt, vcpu, platform);
             if vcpu.pending_event().is_some() {

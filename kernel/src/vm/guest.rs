@@ -1,5 +1,6 @@
 //! A guest: its memory, its nested tables, its processor and its platform, built from its configuration.
 
+use crate::cpu::interrupts;
 use crate::memory::frames::Owner;
 use crate::memory::tables::Tables;
 use crate::memory::{frames, physical};
@@ -10,7 +11,8 @@ use crate::vm::loader;
 use crate::vm::memory::GuestMemory;
 use crate::vm::pci::{AssignedFunction, GuestPciBus};
 use crate::vm::platform::Platform;
-use addr::{GuestPhys, HostPhys, PAGE_SIZE, PageSize};
+use crate::vm::virtual_apic::VirtualApic;
+use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, PageSize};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -41,6 +43,8 @@ pub struct Guest<E: Engine> {
     pub name: String,
     /// Its processor.
     pub vcpu: E::Cpu,
+    /// How its processor's interrupts are delivered.
+    pub virtual_apic: VirtualApic,
     /// What is around its processor.
     pub platform: Platform,
     /// How often it exited.
@@ -94,8 +98,14 @@ impl<E: Engine> Guest<E> {
         };
         vcpu.start(Start::Pvh { entry: narrow(start.entry)?, start_info: narrow(start.start_info)? });
         let physical_address_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax as u8;
-        let platform = Platform::new(memory, bus, physical_address_bits.clamp(32, 52));
-        Ok(Self { number, name: config.name.clone(), vcpu, platform, exits: ExitCounts::default(), nested })
+        let physical_address_bits = physical_address_bits.clamp(32, 52);
+        let mut platform = Platform::new(memory, bus, physical_address_bits);
+        let posted = interrupts::posted_processing(number).ok_or_else(|| fail("it has no mailbox".to_string()))?;
+        let hardware = vcpu.apic_virtualization();
+        let (virtual_apic, apic) = VirtualApic::new(hardware, posted, ApicId(0), true, physical_address_bits);
+        platform.apic = apic;
+        let name = config.name.clone();
+        Ok(Self { number, name, vcpu, virtual_apic, platform, exits: ExitCounts::default(), nested })
     }
 
     /// Checks, page by page, that the guest reaches its own memory and registers of its own functions, and nothing else.

@@ -14,3 +14,4 @@ pub mod msr;
 pub mod pci;
 pub mod platform;
 pub mod serial;
+pub mod virtual_apic;

@@ -7,6 +7,8 @@ use crate::vcpu::svm::spec::intercept;
 use crate::vcpu::svm::spec::vmcb::{EFER_SVME, Vmcb};
 use core::mem::size_of;
 
+pub use crate::vcpu::page_attribute_table::is_page_attribute_table;
+
 const CR0_PE: u64 = 1;
 const CR0_NW: u64 = 1 << 29;
 const CR0_CD: u64 = 1 << 30;
@@ -65,11 +67,6 @@ pub fn consistency_errors(vmcb: &Vmcb, physical_address_bits: u32) -> impl Itera
     ]
     .into_iter()
     .filter_map(|(broken, rule)| broken.then_some(rule))
-}
-
-/// Whether each of the eight bytes is a memory type: UC, WC, WT, WP, WB or UC-.
-pub fn is_page_attribute_table(value: u64) -> bool {
-    value.to_le_bytes().iter().all(|memory_type| matches!(memory_type, 0 | 1 | 4..=7))
 }
 
 #[cfg(test)]

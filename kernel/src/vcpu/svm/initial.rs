@@ -1,5 +1,6 @@
 //! What a control block begins with.
 
+use crate::vcpu::page_attribute_table::PAT_RESET;
 use crate::vcpu::svm::spec::vmcb::{ControlArea, EFER_SVME, NESTED_PAGING, StateSaveArea, TLB_FLUSH_NOTHING};
 use crate::vcpu::svm::spec::{intercept, interrupt_control};
 use crate::vcpu::{DescriptorTable, InitialState, Segment, SegmentAttributes, event};
@@ -8,8 +9,6 @@ use addr::HostPhys;
 /// DR6 and DR7 after reset.
 const DR6_RESET: u64 = 0xffff_0ff0;
 const DR7_RESET: u64 = 0x400;
-/// The page attribute table after reset.
-pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// The exception that a program causes with misaligned data.
 const ALIGNMENT_CHECK: u8 = 17;
 

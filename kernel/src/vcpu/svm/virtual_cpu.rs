@@ -164,6 +164,11 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             }
             let exit_code = self.vmcb.control.exit_code;
             at_iret = exit_code == exit_code::IRET;
+            if exit_code == exit_code::CR8_WRITE {
+                // The write is the guest's to make: once it is made, whoever asked looks at the priorities again.
+                self.request_priority_exit(false);
+                return self.step_out_of_shadow().unwrap_or(Exit::InterruptWindow);
+            }
             // The shadow that kept an interrupt waiting is over: the next entry delivers it.
             let interrupt_can_go = exit_code == exit_code::VINTR && self.interrupt.is_some();
             if shadow::was_ignored(&self.vmcb, &entry) {

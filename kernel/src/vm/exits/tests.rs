@@ -213,18 +213,6 @@ fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
 }
 
 #[test]
-fn the_task_priority_is_one_whoever_writes_it() {
-    // mov dword [0xfee00080], 0x30 while CR8 still says 0: the guest's last word is the store.
-    let mut bench = Bench::with(&[0xc7, 0x05, 0x80, 0, 0xe0, 0xfe, 0x30, 0, 0, 0]);
-    assert_eq!(bench.access(0xfee0_0080, Access::Write), Next::Run);
-    assert_eq!((bench.platform.apic.tpr(), bench.vcpu.task_priority()), (0x30, 3));
-    // Then CR8 without an exit, seen at the next one.
-    bench.vcpu.set_task_priority(5);
-    assert_eq!(bench.serve(Exit::ExternalInterrupt), Next::Run);
-    assert_eq!((bench.platform.apic.tpr(), bench.vcpu.task_priority()), (0x50, 5));
-}
-
-#[test]
 fn a_guest_that_single_steps_does_not_sleep_in_a_halt() {
     let mut bench = Bench::with(&[0xf4]);
     bench.vcpu.set_rflags(0x102);

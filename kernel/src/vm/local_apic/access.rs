@@ -6,6 +6,7 @@
 use addr::Vector;
 
 use super::registers::*;
+use super::timer::Settings;
 use super::{Effect, GeneralProtection, LocalApic, Mode};
 
 impl LocalApic {
@@ -19,7 +20,7 @@ impl LocalApic {
         self.expire(now);
         match (msr, self.x2apic_register(msr)) {
             (IA32_APIC_BASE, _) => Ok(self.apic_base()),
-            (_, Some(ICR_LOW)) => Ok(self.icr),
+            (_, Some(ICR_LOW)) => Ok(self.registers.icr()),
             (_, Some(EOI | SELF_IPI)) => Err(GeneralProtection),
             (_, Some(offset)) => self.read(offset, now).map(u64::from).ok_or(GeneralProtection),
             _ => Err(GeneralProtection),
@@ -61,9 +62,7 @@ impl LocalApic {
             return u32::MAX;
         }
         match offset {
-            ICR_LOW => self.icr as u32,
-            ICR_HIGH => (self.icr >> 32) as u32,
-            DFR => self.dfr,
+            ICR_LOW | ICR_HIGH | DFR => self.registers.read(offset),
             // Write only.
             EOI => 0,
             // Of processors that have an APIC bus; they still exist.
@@ -83,10 +82,10 @@ impl LocalApic {
             return None;
         }
         match offset {
-            ICR_LOW => return self.command(self.icr & 0xffff_ffff_0000_0000 | u64::from(value)),
+            ICR_LOW => return self.command(u64::from(self.registers.read(ICR_HIGH)) << 32 | u64::from(value)),
             // The destination is bits 63:56 alone.
-            ICR_HIGH => self.icr = u64::from(value & 0xff00_0000) << 32 | self.icr & 0xffff_ffff,
-            DFR => self.dfr = value | !DFR_MODEL,
+            ICR_HIGH => self.registers.write(ICR_HIGH, value & 0xff00_0000),
+            DFR => self.registers.write(DFR, value | !DFR_MODEL),
             EOI | ESR => return self.write(offset, 0, now),
             APR | RRD => {}
             _ => match writable(offset) {
@@ -99,6 +98,24 @@ impl LocalApic {
         None
     }
 
+    /// What follows a write that the processor has already made in the virtual-APIC page, at TSC `now` (an APIC-write
+    /// exit). With the x2APIC MSRs alone virtualized it is a SELF IPI of a vector below 16; any register of the xAPIC page
+    /// is dealt with.
+    pub fn written_by_processor(&mut self, offset: u16, now: u64) -> Option<Effect> {
+        self.expire(now);
+        let value = self.registers.read(offset);
+        if offset == SELF_IPI {
+            self.self_ipi(Vector(value as u8));
+            return None;
+        }
+        self.write_page(offset, value, now)
+    }
+
+    /// What follows an EOI that the processor has already made in the virtual-APIC page (an EOI-induced exit).
+    pub fn ended_by_processor(&mut self, vector: Vector) -> Option<Effect> {
+        self.registers.contains(TMR, vector).then_some(Effect::EndOfInterrupt(vector))
+    }
+
     /// The offset of the register that an x2APIC MSR stands for; `None` if it is none or the mode is another. The
     /// register need not exist.
     fn x2apic_register(&self, msr: u32) -> Option<u16> {
@@ -108,60 +125,48 @@ impl LocalApic {
 
     /// A register that both modes have and that can be read, but the ICR.
     fn read(&self, offset: u16, now: u64) -> Option<u32> {
-        let set_register = |base: u16| usize::from((offset - base) / 16);
-        Some(match offset {
-            _ if !offset.is_multiple_of(16) => return None,
-            ID if self.mode == Mode::X2Apic => self.id.0,
-            ID => self.id.0 << 24,
-            VERSION => VERSION_VALUE,
-            TPR => self.tpr.into(),
-            PPR => self.ppr().into(),
-            LDR => self.logical_destination(),
-            SVR => self.svr,
-            ISR..TMR => self.isr.register(set_register(ISR)),
-            // No interrupt here is level-triggered.
-            TMR..IRR => 0,
-            IRR..ESR => self.irr.register(set_register(IRR)),
-            ESR => self.esr,
-            LVT_TIMER..=LVT_ERROR => self.lvt(offset),
-            TIMER_INITIAL_COUNT => self.timer.initial_count(),
-            TIMER_CURRENT_COUNT => self.timer.current_count(now),
-            TIMER_DIVIDE => self.timer.divide(),
-            _ => return None,
-        })
+        match offset {
+            _ if !offset.is_multiple_of(16) => None,
+            // Made from others, and from time: what a store may hold there is not their value.
+            PPR => Some(self.ppr().into()),
+            TIMER_CURRENT_COUNT => Some(self.timer.current_count(Settings::of(&self.registers), now)),
+            ID | VERSION | TPR | LDR | SVR | ISR..=ESR | LVT_TIMER..=TIMER_INITIAL_COUNT | TIMER_DIVIDE => {
+                Some(self.registers.read(offset))
+            }
+            _ => None,
+        }
     }
 
     /// A register that both modes have and that can be written, but the ICR. `value` has no reserved bits.
     fn write(&mut self, offset: u16, value: u32, now: u64) -> Option<Effect> {
         match offset {
-            TPR => self.tpr = value as u8,
             EOI => {
-                self.end_of_interrupt();
+                let vector = self.end_of_interrupt()?;
+                return self.registers.contains(TMR, vector).then_some(Effect::EndOfInterrupt(vector));
             }
-            LDR => self.ldr = value,
             SVR => {
-                self.svr = value;
+                self.registers.write(SVR, value);
                 if value & SVR_ENABLE == 0 {
-                    self.lvt.iter_mut().for_each(|lvt| *lvt |= LVT_MASKED);
+                    for lvt in (LVT_TIMER..=LVT_ERROR).step_by(16) {
+                        self.registers.write(lvt, self.registers.read(lvt) | LVT_MASKED);
+                    }
                 }
             }
-            ESR => {
-                self.esr = self.errors;
-                self.errors = 0;
-            }
+            ESR => self.registers.write(ESR, core::mem::take(&mut self.errors)),
             LVT_TIMER..=LVT_ERROR => {
                 // While the APIC is software-disabled the mask bits are stuck (section 11.4.7.2).
                 let stuck = if self.is_software_enabled() { 0 } else { LVT_MASKED };
-                if let Some(lvt) = Self::lvt_index(offset).and_then(|index| self.lvt.get_mut(index)) {
-                    *lvt = value & !LVT_READ_ONLY | stuck;
-                }
-                if offset == LVT_TIMER {
-                    self.timer.set_mode(value);
-                }
+                self.registers.write(offset, value & !LVT_READ_ONLY | stuck);
             }
-            TIMER_INITIAL_COUNT => self.timer.set_initial_count(value, now),
-            TIMER_DIVIDE => self.timer.set_divide(value, now),
-            _ => {}
+            TIMER_INITIAL_COUNT => {
+                self.registers.write(offset, value);
+                self.timer.start(value, now);
+            }
+            TIMER_DIVIDE => {
+                self.timer.settle(Settings::of(&self.registers), now);
+                self.registers.write(offset, value);
+            }
+            _ => self.registers.write(offset, value),
         }
         None
     }

@@ -2,7 +2,7 @@
 
 use addr::{GuestPhys, PAGE_SIZE};
 
-use super::registers::{APIC_BASE_BSP, APIC_BASE_EN, APIC_BASE_EXTD};
+use super::registers::{APIC_BASE_BSP, APIC_BASE_EN, APIC_BASE_EXTD, ID, LDR};
 use super::{GeneralProtection, LocalApic};
 
 /// How the local APIC is reached.
@@ -44,21 +44,37 @@ impl LocalApic {
         if page & !address_bits != 0 || value & (PAGE_SIZE - 1) & !known != 0 {
             return Err(GeneralProtection);
         }
-        let mode = match (value & APIC_BASE_EN != 0, value & APIC_BASE_EXTD != 0) {
+        let new = match (value & APIC_BASE_EN != 0, value & APIC_BASE_EXTD != 0) {
             (false, false) => Mode::Disabled,
             (true, false) => Mode::XApic,
             (true, true) => Mode::X2Apic,
             (false, true) => return Err(GeneralProtection),
         };
-        match (self.mode, mode) {
+        match (self.mode, new) {
             (Mode::Disabled, Mode::X2Apic) | (Mode::X2Apic, Mode::XApic) => return Err(GeneralProtection),
-            // An APIC that is switched off forgets; it comes back as after reset.
-            (Mode::XApic | Mode::X2Apic, Mode::Disabled) => self.init(),
             _ => {}
         }
-        self.mode = mode;
+        let old = core::mem::replace(&mut self.mode, new);
         self.page = page;
+        if old != Mode::Disabled && new == Mode::Disabled {
+            // An APIC that is switched off forgets; it comes back as after reset.
+            self.init();
+        } else {
+            self.identify();
+        }
         // BSP is what the processor says of itself: a write does not change it.
         Ok(())
+    }
+
+    /// Writes the registers that say who this is, in the form that the mode has.
+    pub(super) fn identify(&mut self) {
+        match self.mode {
+            Mode::X2Apic => {
+                self.registers.write(ID, self.id.0);
+                // The cluster in bits 31:16, one bit of it in bits 15:0 (section 11.12.10.2).
+                self.registers.write(LDR, (self.id.0 >> 4) << 16 | 1 << (self.id.0 & 0xf));
+            }
+            Mode::XApic | Mode::Disabled => self.registers.write(ID, self.id.0 << 24),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use addr::{ApicId, Vector};
 
-use super::registers::{ESR_SEND_ILLEGAL_VECTOR, ICR_BITS};
+use super::registers::{DFR, ESR_SEND_ILLEGAL_VECTOR, ICR_BITS, LDR};
 use super::{LocalApic, Mode};
 
 /// What the caller must do for the guest.
@@ -17,6 +17,8 @@ pub enum Effect {
         /// What.
         delivery_mode: DeliveryMode,
     },
+    /// The handler of a level-triggered interrupt is done: where it came from, it may be raised again.
+    EndOfInterrupt(Vector),
 }
 
 /// To which processors an IPI goes.
@@ -53,7 +55,7 @@ impl LocalApic {
     /// Carries out a command, the way the mode has its destination in bits 63:32.
     pub(super) fn command(&mut self, icr: u64) -> Option<Effect> {
         let low = icr as u32 & ICR_BITS;
-        self.icr = icr & 0xffff_ffff_0000_0000 | u64::from(low);
+        self.registers.set_icr(icr & 0xffff_ffff_0000_0000 | u64::from(low));
         let vector = Vector(low as u8);
         let delivery_mode = match low >> 8 & 7 {
             0 => DeliveryMode::Fixed(vector),
@@ -109,23 +111,15 @@ impl LocalApic {
     /// Whether a logical destination takes in this processor (sections 11.6.2.2 and 11.12.10.2). A caller that routes
     /// IPIs among several processors asks each.
     pub fn matches_logical(&self, destination: u32) -> bool {
-        let ldr = self.logical_destination();
+        let ldr = self.registers.read(LDR);
         match self.mode {
             Mode::Disabled => false,
             Mode::X2Apic => {
                 destination == u32::MAX || ldr >> 16 == destination >> 16 && ldr & destination & 0xffff != 0
             }
             Mode::XApic if destination & 0xff == 0xff => true,
-            Mode::XApic if self.dfr >> 28 == 0xf => ldr >> 24 & destination & 0xff != 0,
+            Mode::XApic if self.registers.read(DFR) >> 28 == 0xf => ldr >> 24 & destination & 0xff != 0,
             Mode::XApic => ldr >> 28 == destination >> 4 & 0xf && ldr >> 24 & destination & 0xf != 0,
-        }
-    }
-
-    /// What the logical destination register reads.
-    pub(super) fn logical_destination(&self) -> u32 {
-        match self.mode {
-            Mode::X2Apic => (self.id.0 >> 4) << 16 | 1 << (self.id.0 & 0xf),
-            Mode::XApic | Mode::Disabled => self.ldr,
         }
     }
 }

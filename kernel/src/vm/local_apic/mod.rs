@@ -1,15 +1,18 @@
-//! A guest's local APIC in software (SDM volume 3, the chapter on the APIC; section numbers are those of revision 080).
+//! A guest's local APIC (SDM volume 3, the chapter on the APIC; section numbers are those of revision 080): all that
+//! software does for it.
 //!
-//! For processors that virtualize no APIC: what the guest's devices post is collected in a mailbox, merged here at VM
-//! entry ([`LocalApic::accept`]), and the vector that is due is injected ([`LocalApic::acknowledge`]). All of it is
-//! logic: time comes in as TSC values, and what concerns other processors goes out as [`Effect`].
-//!
-//! There is no I/O APIC, so all interrupts are edge-triggered: TMR is always 0 and an EOI concerns nobody else.
+//! Where the processor virtualizes no APIC that is everything: what the guest's devices post is collected in a mailbox,
+//! merged here at VM entry ([`LocalApic::accept`]), and the vector that is due is injected
+//! ([`LocalApic::acknowledge`]). Where it does, the registers are in the page that it works on
+//! ([`LocalApic::over_page`]), and here is done what exits: accesses that are not virtualized, commands, the timer.
+//! Either way the registers are in one place, the [store](store::Store), and nothing here keeps a copy of one.
+//! All of it is logic: time comes in as TSC values, and what concerns others goes out as [`Effect`].
 
 mod access;
 mod base;
 mod command;
 mod registers;
+mod store;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -20,8 +23,10 @@ pub use command::{DeliveryMode, Destination, Effect};
 
 use addr::{ApicId, Vector};
 
-use registers::{ESR_RECEIVE_ILLEGAL_VECTOR, LVT_ERROR, LVT_MASKED, LVT_TIMER, LVT_VECTOR, SVR_ENABLE, SVR_RESET};
-use timer::Timer;
+use crate::vcpu::{InterruptStatus, VirtualApicPage};
+use registers::*;
+use store::Store;
+use timer::{Settings, Timer};
 use vector_set::VectorSet;
 
 /// The guest's access is illegal: the processor raises #GP(0).
@@ -36,11 +41,8 @@ impl core::fmt::Display for GeneralProtection {
 
 impl core::error::Error for GeneralProtection {}
 
-/// The Local Vector Table registers there are: timer, thermal sensor, performance counters, LINT0, LINT1, error.
-const LVT_COUNT: usize = 6;
-
 /// One virtual processor's local APIC.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct LocalApic {
     id: ApicId,
     bootstrap_processor: bool,
@@ -49,46 +51,45 @@ pub struct LocalApic {
     mode: Mode,
     /// Address of the xAPIC page: bits MAXPHYADDR-1:12 of IA32_APIC_BASE.
     page: u64,
-    irr: VectorSet,
-    isr: VectorSet,
-    tpr: u8,
-    /// Bits 31:24, xAPIC mode only.
-    ldr: u32,
-    dfr: u32,
-    svr: u32,
-    /// What ESR reads.
-    esr: u32,
-    /// The errors since the last write of ESR.
+    registers: Store,
+    /// The errors since the last write of ESR: the part of that register that cannot be read yet.
     errors: u32,
-    icr: u64,
-    lvt: [u32; LVT_COUNT],
     timer: Timer,
     dropped: u64,
+    /// IRR, ISR or TMR were changed here since [`Self::take_changed`].
+    changed: bool,
 }
 
 impl LocalApic {
     /// A local APIC after reset: in xAPIC mode at 0xfee00000, software-disabled. `physical_address_bits` is the guest's
     /// MAXPHYADDR, 32 to 52.
     pub fn new(id: ApicId, bootstrap_processor: bool, physical_address_bits: u8) -> Self {
-        let (page, timer) = (registers::APIC_BASE_RESET, Timer::default());
+        Self::over(Store::array(), id, bootstrap_processor, physical_address_bits)
+    }
+
+    /// As [`Self::new`], with the registers in the virtual-APIC page of the processor that runs the guest. Nobody else
+    /// writes to the page, but the processor while the guest runs.
+    pub fn over_page(
+        page: &'static VirtualApicPage,
+        id: ApicId,
+        bootstrap_processor: bool,
+        physical_address_bits: u8,
+    ) -> Self {
+        Self::over(Store::Page(page), id, bootstrap_processor, physical_address_bits)
+    }
+
+    fn over(registers: Store, id: ApicId, bootstrap_processor: bool, physical_address_bits: u8) -> Self {
         let mut apic = Self {
             id,
             bootstrap_processor,
             physical_address_bits,
             mode: Mode::XApic,
-            page,
-            irr: VectorSet::default(),
-            isr: VectorSet::default(),
-            tpr: 0,
-            ldr: 0,
-            dfr: 0,
-            svr: 0,
-            esr: 0,
+            page: APIC_BASE_RESET,
+            registers,
             errors: 0,
-            icr: 0,
-            lvt: [0; LVT_COUNT],
-            timer,
+            timer: Timer::default(),
             dropped: 0,
+            changed: true,
         };
         apic.init();
         apic
@@ -96,17 +97,17 @@ impl LocalApic {
 
     /// What INIT does (section 11.4.7.3): everything as after reset but the id, the mode and the page's address.
     pub fn init(&mut self) {
-        self.irr = VectorSet::default();
-        self.isr = VectorSet::default();
-        self.tpr = 0;
-        self.ldr = 0;
-        self.dfr = u32::MAX;
-        self.svr = SVR_RESET;
-        self.esr = 0;
+        self.registers.clear();
+        for (register, value) in [(VERSION, VERSION_VALUE), (DFR, u32::MAX), (SVR, SVR_RESET)] {
+            self.registers.write(register, value);
+        }
+        for lvt in (LVT_TIMER..=LVT_ERROR).step_by(16) {
+            self.registers.write(lvt, LVT_MASKED);
+        }
+        self.identify();
         self.errors = 0;
-        self.icr = 0;
-        self.lvt = [LVT_MASKED; LVT_COUNT];
         self.timer = Timer::default();
+        self.changed = true;
     }
 
     /// The processor's APIC id.
@@ -123,7 +124,7 @@ impl LocalApic {
     /// Whether interrupts are accepted: not disabled in IA32_APIC_BASE, and enabled in the spurious-interrupt vector
     /// register.
     pub fn is_software_enabled(&self) -> bool {
-        self.mode != Mode::Disabled && self.svr & SVR_ENABLE != 0
+        self.mode != Mode::Disabled && self.registers.read(SVR) & SVR_ENABLE != 0
     }
 
     /// Accepts all interrupts whose bits are set, as taken from a posted-interrupt descriptor: vector 64 n + b is bit b
@@ -138,11 +139,38 @@ impl LocalApic {
             return;
         }
         let illegal = requests.remove_illegal();
-        self.irr.merge(requests);
+        self.registers.merge(IRR, requests);
+        self.registers.subtract(TMR, requests);
+        self.changed = true;
         if illegal != 0 {
             self.dropped = self.dropped.saturating_add(illegal.into());
             self.signal_error(ESR_RECEIVE_ILLEGAL_VECTOR);
         }
+    }
+
+    /// Accepts a level-triggered interrupt, as from an I/O APIC: its EOI comes back as [`Effect::EndOfInterrupt`].
+    /// A processor that posts by itself does not look at TMR: where one does, a vector that was level-triggered once and
+    /// is posted now still has its EOI come back, and whoever gets it must not mind.
+    pub fn accept_level(&mut self, vector: Vector) {
+        self.receive(vector);
+        if self.registers.contains(IRR, vector) {
+            self.registers.insert(TMR, vector);
+        }
+    }
+
+    /// The vectors whose EOI is somebody else's concern: TMR, vector 64 n + b in bit b of word n.
+    pub fn level_triggered(&self) -> [u64; 4] {
+        self.registers.words(TMR)
+    }
+
+    /// What a processor that delivers by itself must be told of IRR and ISR.
+    pub fn interrupt_status(&self) -> InterruptStatus {
+        InterruptStatus { requesting: self.registers.highest(IRR), servicing: self.registers.highest(ISR) }
+    }
+
+    /// Whether IRR, ISR or TMR were changed here, not by the processor, since the last call.
+    pub fn take_changed(&mut self) -> bool {
+        core::mem::replace(&mut self.changed, false)
     }
 
     /// The interrupt that is due: the highest in IRR, if its priority class is above the processor's. The processor
@@ -151,83 +179,84 @@ impl LocalApic {
         if self.mode == Mode::Disabled {
             return None;
         }
-        self.irr.highest().filter(|vector| vector.0 >> 4 > self.ppr() >> 4)
+        self.registers.highest(IRR).filter(|vector| vector.0 >> 4 > self.ppr() >> 4)
+    }
+
+    /// Whether an interrupt waits that nothing but the task priority holds back.
+    pub fn is_held_back_by_task_priority(&self) -> bool {
+        let in_service = self.registers.highest(ISR).map_or(0, |vector| vector.0 >> 4);
+        let waiting = self.registers.highest(IRR).map_or(0, |vector| vector.0 >> 4);
+        self.mode != Mode::Disabled && self.pending().is_none() && waiting > in_service
     }
 
     /// Gives the processor the interrupt that is due and puts it into service. Call it when the vector is really going
     /// to be injected.
     pub fn acknowledge(&mut self) -> Option<Vector> {
         let vector = self.pending()?;
-        self.irr.remove(vector);
-        self.isr.insert(vector);
+        self.registers.remove(IRR, vector);
+        self.registers.insert(ISR, vector);
+        self.changed = true;
         Some(vector)
     }
 
     /// What a write of EOI does: the interrupt in service with the highest priority is done. Returns it.
     pub fn end_of_interrupt(&mut self) -> Option<Vector> {
-        let vector = self.isr.highest()?;
-        self.isr.remove(vector);
+        let vector = self.registers.highest(ISR)?;
+        self.registers.remove(ISR, vector);
+        self.changed = true;
         Some(vector)
     }
 
     /// The task priority register: class in bits 7:4.
     pub fn tpr(&self) -> u8 {
-        self.tpr
+        self.registers.read(TPR) as u8
     }
 
     /// Sets the task priority register.
     pub fn set_tpr(&mut self, tpr: u8) {
-        self.tpr = tpr;
+        self.registers.write(TPR, tpr.into());
     }
 
     /// What CR8 reads: the task priority's class, 0 to 15.
     pub fn cr8(&self) -> u64 {
-        u64::from(self.tpr >> 4)
+        u64::from(self.tpr() >> 4)
     }
 
     /// What a write of CR8 does (section 11.8.6): bits 63:4 are reserved.
     pub fn set_cr8(&mut self, value: u64) -> Result<(), GeneralProtection> {
         let class = u8::try_from(value).ok().filter(|class| *class < 16).ok_or(GeneralProtection)?;
-        self.tpr = class << 4;
+        self.set_tpr(class << 4);
         Ok(())
     }
 
     /// The processor priority (section 11.8.3.1): the higher class of the task priority and the highest interrupt in
     /// service.
     pub fn ppr(&self) -> u8 {
-        let in_service = self.isr.highest().map_or(0, |vector| vector.0 & 0xf0);
-        if self.tpr & 0xf0 >= in_service { self.tpr } else { in_service }
+        let in_service = self.registers.highest(ISR).map_or(0, |vector| vector.0 & 0xf0);
+        let task = self.tpr();
+        if task & 0xf0 >= in_service { task } else { in_service }
     }
 
     /// The TSC value at which [`Self::expire`] must be called at the latest; `None` when no timer interrupt will come.
     /// It may lie in the past, and a guest may choose a period of a few ticks: a caller that sets an alarm for it keeps a
     /// least distance of its own choice, or such a guest never runs.
     pub fn timer_deadline(&self) -> Option<u64> {
-        let raises = self.is_software_enabled() && self.lvt(LVT_TIMER) & LVT_MASKED == 0;
-        self.timer.deadline().filter(|_| raises)
+        let raises = self.is_software_enabled() && self.registers.read(LVT_TIMER) & LVT_MASKED == 0;
+        self.timer.deadline(Settings::of(&self.registers)).filter(|_| raises)
     }
 
     /// Raises the timer's interrupt if its count has reached 0 by TSC `now`. A periodic timer raises one interrupt
     /// however many periods have passed, and keeps its phase.
     pub fn expire(&mut self, now: u64) {
-        if self.timer.expire(now) {
+        if self.timer.expire(Settings::of(&self.registers), now) {
             self.raise_local(LVT_TIMER);
         }
-    }
-
-    /// The Local Vector Table register at this offset; masked where there is none.
-    fn lvt(&self, offset: u16) -> u32 {
-        Self::lvt_index(offset).and_then(|index| self.lvt.get(index)).copied().unwrap_or(LVT_MASKED)
-    }
-
-    fn lvt_index(offset: u16) -> Option<usize> {
-        offset.checked_sub(LVT_TIMER).map(|distance| usize::from(distance / 16)).filter(|index| *index < LVT_COUNT)
     }
 
     /// Raises the interrupt of the timer's or the error's Local Vector Table register: they have no other delivery mode
     /// than fixed.
     fn raise_local(&mut self, offset: u16) {
-        let lvt = self.lvt(offset);
+        let lvt = self.registers.read(offset);
         if lvt & LVT_MASKED != 0 {
             return;
         }

@@ -185,6 +185,7 @@ impl VirtualApic {
             self.injected += 1;
         }
         vcpu.request_interrupt_window(apic.pending().is_some());
+        vcpu.request_priority_exit(apic.is_held_back_by_task_priority());
     }
 }
 
@@ -202,6 +203,8 @@ pub trait ApicProcessor {
     fn inject(&mut self, vector: Vector);
     /// See [`VirtualCpu::request_interrupt_window`].
     fn request_interrupt_window(&mut self, wanted: bool);
+    /// See [`VirtualCpu::request_priority_exit`].
+    fn request_priority_exit(&mut self, wanted: bool);
     /// RFLAGS.IF.
     fn takes_interrupts(&self) -> bool;
 }
@@ -230,6 +233,10 @@ impl<V: VirtualCpu> ApicProcessor for V {
 
     fn request_interrupt_window(&mut self, wanted: bool) {
         VirtualCpu::request_interrupt_window(self, wanted);
+    }
+
+    fn request_priority_exit(&mut self, wanted: bool) {
+        VirtualCpu::request_priority_exit(self, wanted);
     }
 
     fn takes_interrupts(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Intercept exit codes (APM vol. 2, appendix C).
 
+/// MOV to CR8.
+pub const CR8_WRITE: u64 = 0x18;
 /// 40h to 5Fh: an exception, by vector.
 pub const EXCEPTION: u64 = 0x40;
 /// The last exception.

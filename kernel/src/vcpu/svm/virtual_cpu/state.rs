@@ -5,6 +5,8 @@ use crate::vcpu::svm::spec::vmcb::EFER_SVME;
 use crate::vcpu::{ControlState, GeneralProtection, NotNow, Segment, SegmentName};
 use addr::Vector;
 
+/// CR8 among the control registers whose writes exit.
+const CR8: u16 = 1 << 8;
 const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
 const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 /// SCE, LME, LMA and NXE: what a guest may set. It is shown no feature that has another bit.
@@ -122,6 +124,11 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
 
     fn request_interrupt_window(&mut self, wanted: bool) {
         self.window_wanted = wanted;
+    }
+
+    fn request_priority_exit(&mut self, wanted: bool) {
+        let writes = &mut self.vmcb.control.intercept_cr_write;
+        *writes = *writes & !CR8 | if wanted { CR8 } else { 0 };
     }
 
     fn task_priority(&self) -> u8 {

@@ -371,3 +371,23 @@ fn tcgs_failed_entry_for_a_refused_write_is_a_general_protection_fault() {
     let mut cpu = cpu_with(EMULATOR, script());
     assert!(matches!(cpu.run(), Exit::EntryFailed(_)));
 }
+
+#[test]
+fn a_wanted_exit_for_the_priority_comes_after_the_write() {
+    let script = Script::default()
+        .then(|vmcb, _| vmcb.control.exit_code = exit_code::CR8_WRITE)
+        .then(|vmcb, _| {
+            // The step over the write: a debug exception for the single step.
+            vmcb.control.interrupt_control |= 3;
+            vmcb.control.exit_code = exit_code::EXCEPTION + 1;
+            vmcb.save.dr6 |= 1 << 14;
+        })
+        .then(|vmcb, _| vmcb.control.exit_code = exit_code::CPUID);
+    let mut cpu = cpu(script);
+    cpu.request_priority_exit(true);
+    assert_eq!(cpu.run(), Exit::InterruptWindow);
+    assert_eq!((cpu.task_priority(), cpu.control().rflags & 1 << 8), (3, 0));
+    assert_eq!(cpu.run(), Exit::Cpuid);
+    let asked: Vec<u16> = cpu.world.entries.iter().map(|entry| entry.control.intercept_cr_write >> 8 & 1).collect();
+    assert_eq!(asked, [1, 0, 0]);
+}

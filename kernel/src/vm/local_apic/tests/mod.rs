@@ -1,8 +1,12 @@
 //! Tests of the local APIC. Register numbers are written out here and not taken from `registers`, so that a mistake
 //! there shows.
+//!
+//! Every test runs over both stores at once ([`LocalApic`] here), and so shows that they do the same.
 
+mod both_stores;
 mod commands;
 mod interrupts;
+mod levels;
 mod modes;
 mod msrs;
 mod pages;
@@ -10,7 +14,7 @@ mod timers;
 
 use addr::{ApicId, Vector};
 
-use super::LocalApic;
+use both_stores::BothStores as LocalApic;
 
 /// In xAPIC mode and software-enabled.
 fn xapic() -> LocalApic {

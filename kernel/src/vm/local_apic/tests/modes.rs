@@ -2,8 +2,8 @@
 
 use addr::{ApicId, GuestPhys};
 
-use super::super::{GeneralProtection, LocalApic, Mode};
-use super::{requests, x2apic, xapic};
+use super::super::{GeneralProtection, Mode};
+use super::{LocalApic, requests, x2apic, xapic};
 
 const DISABLED: u64 = 0xfee0_0000;
 const INVALID: u64 = 0xfee0_0400;

@@ -1,7 +1,7 @@
 //! The registers as x2APIC MSRs.
 
-use super::super::{GeneralProtection, LocalApic};
-use super::{errors, vector, write, x2apic};
+use super::super::GeneralProtection;
+use super::{LocalApic, errors, vector, write, x2apic};
 
 /// MSR, whether it can be read, and the bits that can be written and read back (`None`: it cannot be written).
 fn table() -> Vec<(u32, bool, Option<u32>)> {

@@ -129,6 +129,8 @@ pub struct FakeProcessor {
     pub hardware: FakeHardware,
     pub interrupts_enabled: bool,
     pub cr8: u8,
+    /// The next write of CR8 exits.
+    pub priority_exit: bool,
     pub taken: Vec<u8>,
     pub entries: u32,
     injected: Option<u8>,
@@ -141,6 +143,7 @@ impl FakeProcessor {
             hardware,
             interrupts_enabled: false,
             cr8: 0,
+            priority_exit: false,
             taken: Vec::new(),
             entries: 0,
             injected: None,
@@ -276,6 +279,10 @@ impl ApicProcessor for FakeProcessor {
 
     fn request_interrupt_window(&mut self, wanted: bool) {
         self.window = wanted;
+    }
+
+    fn request_priority_exit(&mut self, wanted: bool) {
+        self.priority_exit = wanted;
     }
 
     fn takes_interrupts(&self) -> bool {

@@ -1,0 +1,169 @@
+//! Where the registers are: the only place that knows their values.
+
+use addr::Vector;
+
+use super::registers::{ICR_HIGH, ICR_LOW};
+use super::vector_set::VectorSet;
+use crate::vcpu::VirtualApicPage;
+
+/// The registers that there are: 16 bytes apart, up to offset 0x3f0.
+const REGISTERS: usize = 64;
+
+/// The registers, by their offsets in the xAPIC page.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each virtual processor, and not moved")]
+pub enum Store {
+    /// The hypervisor's own memory: nobody else looks.
+    Array([u32; REGISTERS]),
+    /// The page that the processor reads and writes while the guest runs. Whoever holds a copy of one of its registers
+    /// holds an old one after the next entry.
+    Page(&'static VirtualApicPage),
+}
+
+impl Store {
+    /// Registers in the hypervisor's own memory, all 0.
+    pub const fn array() -> Self {
+        Self::Array([0; REGISTERS])
+    }
+
+    /// The register at this offset; 0 where none can be.
+    pub fn read(&self, offset: u16) -> u32 {
+        match self {
+            Self::Array(registers) => registers.get(usize::from(offset / 16)).copied().unwrap_or(0),
+            Self::Page(page) => page.read(offset),
+        }
+    }
+
+    /// Sets the register at this offset.
+    pub fn write(&mut self, offset: u16, value: u32) {
+        match self {
+            Self::Array(registers) => {
+                if let Some(register) = registers.get_mut(usize::from(offset / 16)) {
+                    *register = value;
+                }
+            }
+            Self::Page(page) => page.write(offset, value),
+        }
+    }
+
+    /// Sets all registers to 0.
+    pub fn clear(&mut self) {
+        for index in 0..REGISTERS as u16 {
+            self.write(index * 16, 0);
+        }
+    }
+
+    /// The interrupt command register: both halves.
+    pub fn icr(&self) -> u64 {
+        u64::from(self.read(ICR_HIGH)) << 32 | u64::from(self.read(ICR_LOW))
+    }
+
+    /// Sets both halves of the interrupt command register.
+    pub fn set_icr(&mut self, value: u64) {
+        self.write(ICR_HIGH, (value >> 32) as u32);
+        self.write(ICR_LOW, value as u32);
+    }
+
+    /// Whether a vector is in the set whose first of eight registers is at `base`.
+    pub fn contains(&self, base: u16, vector: Vector) -> bool {
+        let (offset, bit) = place(base, vector);
+        self.read(offset) & bit != 0
+    }
+
+    /// Puts a vector into the set at `base`.
+    pub fn insert(&mut self, base: u16, vector: Vector) {
+        let (offset, bit) = place(base, vector);
+        self.write(offset, self.read(offset) | bit);
+    }
+
+    /// Takes a vector out of the set at `base`.
+    pub fn remove(&mut self, base: u16, vector: Vector) {
+        let (offset, bit) = place(base, vector);
+        self.write(offset, self.read(offset) & !bit);
+    }
+
+    /// The vector with the highest priority in the set at `base`.
+    pub fn highest(&self, base: u16) -> Option<Vector> {
+        (0..8u8).rev().find_map(|index| {
+            let register = self.read(base + u16::from(index) * 16);
+            Some(Vector(index * 32 + register.checked_ilog2()? as u8))
+        })
+    }
+
+    /// Puts all of `vectors` into the set at `base`.
+    pub fn merge(&mut self, base: u16, vectors: VectorSet) {
+        self.change(base, vectors, |register, new| register | new);
+    }
+
+    /// Takes all of `vectors` out of the set at `base`.
+    pub fn subtract(&mut self, base: u16, vectors: VectorSet) {
+        self.change(base, vectors, |register, gone| register & !gone);
+    }
+
+    /// The set at `base`: vector 64 n + b is bit b of word n.
+    pub fn words(&self, base: u16) -> [u64; 4] {
+        core::array::from_fn(|word| {
+            let offset = base + word as u16 * 32;
+            u64::from(self.read(offset + 16)) << 32 | u64::from(self.read(offset))
+        })
+    }
+
+    fn change(&mut self, base: u16, vectors: VectorSet, change: impl Fn(u32, u32) -> u32) {
+        for index in 0..8u16 {
+            let bits = vectors.register(index.into());
+            if bits != 0 {
+                let offset = base + index * 16;
+                self.write(offset, change(self.read(offset), bits));
+            }
+        }
+    }
+}
+
+fn place(base: u16, vector: Vector) -> (u16, u32) {
+    (base + u16::from(vector.0 / 32) * 16, 1 << (vector.0 % 32))
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::boxed::Box;
+
+    fn stores() -> [Store; 2] {
+        [Store::array(), Store::Page(Box::leak(Box::default()))]
+    }
+
+    #[test]
+    fn a_set_holds_exactly_what_was_put_in() {
+        for mut store in stores() {
+            for vector in (0..=255).map(Vector) {
+                store.insert(0x200, vector);
+                assert_eq!(store.highest(0x200), Some(vector));
+                assert!(store.contains(0x200, vector));
+                assert_eq!(store.words(0x200)[usize::from(vector.0 / 64)], 1 << (vector.0 % 64));
+                store.remove(0x200, vector);
+                assert_eq!(store.words(0x200), [0; 4]);
+            }
+            assert_eq!(store.highest(0x200), None);
+        }
+    }
+
+    #[test]
+    fn sets_are_merged_and_subtracted_and_their_neighbours_stay() {
+        for mut store in stores() {
+            store.merge(0x180, VectorSet::from_words([1, 1 << 63, 3, 1 << 40]));
+            store.subtract(0x180, VectorSet::from_words([0, 0, 1, 1 << 40]));
+            assert_eq!(store.words(0x180), [1, 1 << 63, 2, 0]);
+            assert_eq!((store.words(0x100), store.words(0x200)), ([0; 4], [0; 4]));
+            store.clear();
+            assert_eq!(store.words(0x180), [0; 4]);
+        }
+    }
+
+    #[test]
+    fn an_offset_beyond_the_registers_is_nothing() {
+        let mut store = Store::array();
+        store.write(0x400, 1);
+        assert_eq!(store.read(0x400), 0);
+    }
+}
