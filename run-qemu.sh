@@ -9,7 +9,7 @@
 #   --engine tcg|kvm|nested   what executes the code: QEMU itself; this machine's KVM with nested VMX; or KVM with nested VMX in
 #                      a Linux in Bochs, which needs no VMX hardware and is built when it is missing (tests/rigs/nested.sh);
 #                      there, memory is at most 1024M
-#                      (default: KVM where it has nested VMX, else TCG; until there is a VMX engine, always TCG, and a line says so)
+#                      (default: KVM where it has nested VMX, else TCG)
 #   --kvm-options OPTION   with --engine nested: an option of the kvm-intel module there, such as enable_apicv=0; may be repeated
 #   --nested-cpu MODEL with --engine nested: the processor that Bochs emulates (default: corei7_skylake_x)
 #   --memory SIZE      the machine's memory (default: 256M)
@@ -144,7 +144,7 @@ kvm_has_vmx() {
 case $engine in
     auto)
         engine=tcg
-        ! kvm_has_vmx || step "KVM with nested VMX is here, and there is no VMX engine yet: using TCG with the SVM engine"
+        ! kvm_has_vmx || engine=kvm
         ;;
     kvm)
         kvm_has_vmx || {

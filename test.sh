@@ -1,5 +1,5 @@
 #!/bin/bash
-# The one test command: host tests of every crate, then the real image on QEMU.
+# The one test command: host tests of every crate, then the real image on QEMU and on Bochs.
 #
 #   ./test.sh [--host | --machine]
 #
@@ -84,11 +84,9 @@ if [ -n "$host" ]; then
     while read -r name; do skipped+=("$name"); done < <(sed -n 's/^SKIPPED: *//p' "$log")
 fi
 
-# machine LABEL ARG...: whole-machine tests on one QEMU.
-machine() {
-    local label=$1
-    shift
-    python3 tests/machine.py --label "$label" "$@" | tee "$log"
+# machines SCRIPT ARG...: whole-machine tests of one script.
+machines() {
+    python3 "$@" | tee "$log"
     local result
     result=$(sed -n 's/^\([0-9]*\) passed, \([0-9]*\) failed.*/\1 \2/p' "$log" | tail -n 1)
     # No result is a failure of the tests themselves.
@@ -101,15 +99,18 @@ if [ -n "$machine" ]; then
     ./run-qemu.sh --build-only > /dev/null || exit $?
     need qemu-system-x86_64:qemu-system-x86
     version=$(qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p')
-    machine "QEMU $version"
+    machines tests/machine.py --label "QEMU $version"
     # The other generation of QEMU, unpacked beside the system's own.
     if [ "${version%%.*}" -lt 10 ]; then
         if newer=$(tests/tools/qemu10.sh); then
-            machine "$("$newer" --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/QEMU \1/p')" --qemu "$newer"
+            label=$("$newer" --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/QEMU \1/p')
+            machines tests/machine.py --label "$label" --qemu "$newer"
         else
             skipped+=("whole-machine tests on QEMU 10: it could not be had")
         fi
     fi
+    # VMX without VMX hardware: on Bochs, and with VT-d on QEMU on KVM in a Linux in Bochs.
+    machines tests/bochs_machine.py
 fi
 
 for name in "${skipped[@]}"; do echo "skipped: $name"; done

@@ -1,7 +1,9 @@
 """The cases of tests/bochs_machine.py: what runs on which processor, and what must come of it."""
 import dataclasses
+import pathlib
 import typing
 
+from exit_cases import EXIT_CASES, answered_all
 from tools.judge import Run, require
 
 #: Processor models of Bochs by what they offer to a hypervisor, the most capable first (`tests/rigs/bochs.sh models`).
@@ -27,11 +29,17 @@ class Case:
     #: `bochs`: the image on Bochs itself. `nested`: the image on QEMU with VT-d, on KVM in a Linux in Bochs.
     rig: str = "bochs"
     #: Options of run-qemu.sh: which guests there are (--config, --file, --no-archive), and for `nested` all others too.
+    #: `{folder}` is a scratch folder that `prepare` may fill.
     options: typing.Sequence[str] = ()
+    prepare: typing.Callable[[pathlib.Path], None] = lambda folder: None
     #: Memory of Bochs in MiB (`bochs` only).
     memory: int = 512
     #: Seconds of this machine's time.
     timeout: int = 120
+
+    def arguments(self, folder):
+        self.prepare(folder)
+        return [option.replace("{folder}", str(folder)) for option in self.options]
 
 
 # Judges ---------------------------------------------------------------------------------------------------------------
@@ -48,11 +56,33 @@ def refused(run):
     return {}
 
 
+def probed(run):
+    """Every exit that the guest platform uses, and hostile values, have the answer of hardware."""
+    answered_all(run)
+    run.require_report(engine="vmx", apic="x2apic")
+    require("VMFAIL" not in run.trace, "the processor refused an entry")
+    return {key: run.report[key] for key in ("exits", "boot_ms")}
+
+
+def assigned(run):
+    """The run of the README, with VT-d and VMX in one machine."""
+    require(run.status == 0, f"exit status {run.status}")
+    run.require_report(result="pass", units=1, engine="vmx", dhcp="10.0.2.15", pings="10/10", attacks=5, blocked=4,
+                       harmless=1, after_attack_ping="1/1", unexpected_vectors=0, guest="done")
+    run.forbid_line(r"FATAL|BREACH|^\[.*ERROR")
+    return {key: run.report[key] for key in ("exits", "device_interrupts")}
+
+
 CASES = [
     Case("no-extension", "a processor without virtualization is refused in words", refused, models=NO_EXTENSION),
-    Case("no-engine", "a processor whose extension has no engine yet is refused in words", refused),
-    Case("nested-no-engine", "the same on QEMU with VT-d, on KVM in a Linux in Bochs", refused, models=POSTING[:1], rig="nested",
-         timeout=400),
-    Case("nested-no-posting", "the same, and KVM offers no APIC virtualization", refused, models=POSTING[:1], rig="nested",
-         options=("--kvm-options", "enable_apicv=0"), timeout=400),
+    Case("exits", "a guest that probes every exit, on each kind of processor", probed, prepare=EXIT_CASES[0].prepare,
+         options=EXIT_CASES[0].options),
+    Case("nested", "a passed-through NIC on QEMU with VT-d, on KVM in a Linux in Bochs", assigned, models=POSTING[:1],
+         rig="nested", timeout=600),
+    Case("nested-no-posting", "the same, and KVM offers no APIC virtualization", assigned, models=POSTING[:1], rig="nested",
+         options=("--kvm-options", "enable_apicv=0"), timeout=600),
+] + [
+    # Guests that end by the hypervisor's hand, judged as under SVM.
+    Case(case.name, case.about, case.judge, models=POSTING[:1], prepare=case.prepare, options=case.options)
+    for case in EXIT_CASES[1:]
 ]

@@ -55,10 +55,10 @@ def run_case(case, model, folder):
     log = folder / "bochs.log"
     if case.rig == "bochs":
         command = [str(RIGS / "bochs.sh"), "run", "--cpu", model, "--memory", str(case.memory),
-                   "--timeout", str(case.timeout), "--log", str(log), str(make_iso(case.options, folder))]
+                   "--timeout", str(case.timeout), "--log", str(log), str(make_iso(case.arguments(folder), folder))]
     else:
         command = [str(ROOT / "run-qemu.sh"), "--engine", "nested", "--nested-cpu", model,
-                   "--timeout", str(case.timeout), *case.options]
+                   "--timeout", str(case.timeout), *case.arguments(folder)]
     start = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, errors="replace")

@@ -17,6 +17,7 @@ use crate::passthrough::fault_watch;
 use crate::time;
 use crate::vcpu::Engine;
 use crate::vcpu::svm::Svm;
+use crate::vcpu::vmx::Vmx;
 use crate::vm::archive::Archive;
 use crate::vm::config;
 use crate::vm::guest::{self, EngineFrames, Guest};
@@ -35,10 +36,13 @@ const FIRST_GUEST_SLOT: u8 = 3;
 
 /// Runs the machine: brings up its remapping hardware, builds its guest, and lives with it until it ends.
 pub fn run(found: Handover) -> ! {
+    if Vmx::is_present() {
+        run_on::<Vmx>(found)
+    }
     if Svm::is_present() {
         run_on::<Svm>(found)
     }
-    give_up("this processor has no virtualization extension that there is an engine for (SVM)")
+    give_up("this processor has no virtualization extension that there is an engine for (VMX, SVM)")
 }
 
 /// Runs the machine with guests on `E`.

@@ -17,9 +17,9 @@ const INTERRUPT_RANGE: core::ops::Range<u64> = 0xfee0_0000..0xfef0_0000;
 pub enum Verdict {
     /// The remapping hardware refused it and recorded it.
     Blocked,
-    /// It came through as interrupts that nobody had asked for: they were logged and did nothing.
+    /// A forged interrupt message that came to nothing: what arrived was logged and did no more, or nothing arrived.
     Harmless,
-    /// Nothing was seen: the attempt was not made, or it went where nobody looks.
+    /// An attempt on memory of which nothing was seen: it was not made, or it went where nobody looks.
     Unseen,
     /// The hypervisor's memory has changed.
     Breach,
@@ -53,6 +53,14 @@ struct Attempt {
     faults: u64,
 }
 
+impl Attempt {
+    /// Whether it is on the addresses at which a write is an interrupt message.
+    fn is_on_interrupts(&self) -> bool {
+        let end = self.start.saturating_add(self.length);
+        self.start < INTERRUPT_RANGE.end && end > INTERRUPT_RANGE.start
+    }
+}
+
 /// All attempts of one guest.
 #[derive(Default)]
 pub struct Attacks {
@@ -70,7 +78,7 @@ impl Attacks {
     pub fn fault(&mut self, record: &FaultRecord) {
         let Some(attempt) = &mut self.current else { return };
         let end = attempt.start.saturating_add(attempt.length);
-        let on_interrupts = attempt.start < INTERRUPT_RANGE.end && end > INTERRUPT_RANGE.start;
+        let on_interrupts = attempt.is_on_interrupts();
         // Records of DMA have the page, records of interrupts the index of an entry.
         let page = attempt.start & !0xfff..end.next_multiple_of(0x1000);
         let meant = match record.kind {
@@ -87,7 +95,7 @@ impl Attacks {
             Verdict::Breach
         } else if attempt.faults > 0 {
             Verdict::Blocked
-        } else if after.stray_interrupts > attempt.before.stray_interrupts {
+        } else if attempt.is_on_interrupts() || after.stray_interrupts > attempt.before.stray_interrupts {
             Verdict::Harmless
         } else {
             Verdict::Unseen
@@ -157,12 +165,17 @@ mod tests {
     }
 
     #[test]
-    fn a_forged_message_that_came_through_is_harmless_if_logged() {
+    fn a_forged_message_is_harmless_if_it_was_logged_or_never_arrived() {
         let mut attacks = Attacks::default();
         attacks.begin("forge", 0xfee0_0000, 0x40, QUIET);
         let verdict = attacks.end(Observation { stray_interrupts: 4, ..QUIET });
         assert_eq!(verdict, Some(("forge", Verdict::Harmless)));
         assert!(attacks.all_repelled());
+        attacks.begin("forge", 0xfee0_0000, 0x40, QUIET);
+        assert_eq!(attacks.end(QUIET), Some(("forge", Verdict::Harmless)));
+        attacks.begin("forge", 0xfee0_0000, 0x40, QUIET);
+        assert_eq!(attacks.end(Observation { checksum: 8, ..QUIET }), Some(("forge", Verdict::Breach)));
+        attacks = Attacks::default();
         attacks.begin("unfinished", 0, 1, QUIET);
         assert!(!attacks.all_repelled());
     }

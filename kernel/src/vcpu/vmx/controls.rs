@@ -1,6 +1,6 @@
 //! Which controls a guest runs with: one place decides, from what the processor can do.
 
-use crate::vcpu::apic_virtualization::ApicCapability;
+use crate::vcpu::ApicCapability;
 use crate::vcpu::vmx::capability::{Allowed, Capabilities, VmxError};
 use crate::vcpu::vmx::spec::control::{EntryControls, ExitControls, PinBased, Primary, Secondary};
 use crate::vcpu::vmx::spec::msr::EptVpid;
@@ -123,7 +123,7 @@ fn essential<F: Flags<Bits = u32> + Copy>(wanted: F, allowed: Allowed) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vcpu::apic_virtualization::ApicWay;
+    use crate::vcpu::ApicWay;
     use crate::vcpu::vmx::fake::SKYLAKE;
 
     #[test]

@@ -5,7 +5,7 @@ use crate::vcpu::vmx::processor::Processor;
 use crate::vcpu::vmx::spec::exit_reason::*;
 use crate::vcpu::vmx::spec::{field, interruption, qualification as q};
 use crate::vcpu::{Access, Direction, Exit, IoAccess, IoWidth, NestedPageFault, Registers};
-use addr::GuestPhys;
+use addr::{GuestPhys, Vector};
 
 /// Why the guest stopped. `registers` are the guest's at the exit. Entry failures are not decoded here.
 pub fn decode(vmcs: &impl Processor, reason: ExitReason, registers: &Registers) -> Exit {
@@ -15,8 +15,10 @@ pub fn decode(vmcs: &impl Processor, reason: ExitReason, registers: &Registers) 
         TRIPLE_FAULT => Exit::Shutdown,
         INIT => Exit::Init,
         IO_SMI | OTHER_SMI => Exit::SystemManagementInterrupt,
-        INTERRUPT_WINDOW => Exit::InterruptWindow,
+        INTERRUPT_WINDOW | TPR_BELOW_THRESHOLD => Exit::InterruptWindow,
         TASK_SWITCH => Exit::TaskSwitch,
+        VIRTUALIZED_EOI => Exit::VirtualizedEoi { vector: Vector(vmcs.get(field::EXIT_QUALIFICATION) as u8) },
+        APIC_WRITE => Exit::ApicWrite { offset: vmcs.get(field::EXIT_QUALIFICATION) as u16 & 0xfff },
         CPUID => Exit::Cpuid,
         HLT => Exit::Halt,
         INVD => Exit::InvalidateCaches,
@@ -142,6 +144,7 @@ mod tests {
             (3, Exit::Init),
             (6, Exit::SystemManagementInterrupt),
             (7, Exit::InterruptWindow),
+            (43, Exit::InterruptWindow),
             (9, Exit::TaskSwitch),
             (10, Exit::Cpuid),
             (12, Exit::Halt),
@@ -159,6 +162,13 @@ mod tests {
     }
 
     #[test]
+    fn what_the_processor_did_to_the_local_apic_is_in_the_qualification() {
+        let qualification = [(EXIT_QUALIFICATION.encoding(), 0x1a0)];
+        assert_eq!(exit_with(45, &qualification), Exit::VirtualizedEoi { vector: Vector(0xa0) });
+        assert_eq!(exit_with(56, &qualification), Exit::ApicWrite { offset: 0x1a0 });
+    }
+
+    #[test]
     fn instructions_that_the_guest_does_not_have_are_undefined() {
         for reason in
             [11, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 36, 39, 50, 53, 58, 59, 60, 63, 64, 65, 67, 68, 69, 70]
@@ -170,7 +180,7 @@ mod tests {
     #[test]
     fn an_unknown_reason_is_told_with_what_the_processor_said() {
         let fields = [(EXIT_QUALIFICATION.encoding(), 7), (EXIT_INTERRUPTION_INFORMATION.encoding(), 8)];
-        for reason in [4, 8, 14, 16, 28, 29, 40, 43, 44, 45, 46, 54, 56, 61, 77, 0xffff] {
+        for reason in [4, 8, 14, 16, 28, 29, 40, 44, 46, 54, 61, 77, 0xffff] {
             let expected = Exit::Unknown { code: reason.into(), information: [7, 8] };
             assert_eq!(exit_with(reason, &fields), expected);
         }

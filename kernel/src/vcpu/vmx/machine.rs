@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "runs guests")]
 
 use crate::vcpu::Registers;
-use crate::vcpu::apic_virtualization::VirtualApicPage;
+use crate::vcpu::VirtualApicPage;
 use crate::vcpu::region::{FRAME, Region, ZeroedFrames};
 use crate::vcpu::vmx::bitmap::{IoBitmaps, MsrArea, MsrBitmaps};
 use crate::vcpu::vmx::host_state::{HostState, descriptor_base};

@@ -26,8 +26,8 @@ pub use controls::Controls;
 pub use host_state::HostState;
 pub use virtual_cpu::VmxVirtualCpu;
 
+use crate::vcpu::ApicCapability;
 use crate::vcpu::FrameSource;
-use crate::vcpu::apic_virtualization::ApicCapability;
 use crate::vcpu::region::Region;
 use addr::HostPhys;
 use alloc::sync::Arc;

@@ -6,7 +6,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::vcpu::apic_virtualization::VirtualApicPage;
+use crate::vcpu::VirtualApicPage;
 use crate::vcpu::event::DEBUG;
 use crate::vcpu::region::Region;
 use crate::vcpu::vmx::bitmap::{IoBitmaps, MsrArea, MsrBitmaps};
@@ -70,6 +70,10 @@ pub struct VmxVirtualCpu<P = Machine> {
     next_rip: Option<u64>,
     /// The caller wants to know when the guest can take an interrupt.
     window_wanted: bool,
+    /// The caller wants to know when the guest lowers its task priority.
+    priority_exit_wanted: bool,
+    /// The TPR threshold as the control structure has it.
+    threshold: u32,
     /// The next entry flushes this guest's translations.
     flush: bool,
     /// The processor has shut down, and its state is undefined.
@@ -128,6 +132,8 @@ impl<P: Processor> VmxVirtualCpu<P> {
             waiting: None,
             next_rip: None,
             window_wanted: false,
+            priority_exit_wanted: false,
+            threshold: 0,
             flush: true,
             shut_down: false,
         };
@@ -178,6 +184,17 @@ impl<P: Processor> VmxVirtualCpu<P> {
         self.written = new;
     }
 
+    /// Sets the TPR threshold: below the present priority the guest exits. With virtual-interrupt delivery the processor
+    /// compares priorities itself, and does not look at it.
+    fn update_threshold(&mut self) {
+        let threshold =
+            if self.priority_exit_wanted && self.has_tpr_shadow() { self.task_priority().into() } else { 0 };
+        if threshold != self.threshold {
+            self.vmcs.set(TPR_THRESHOLD, threshold);
+            self.threshold = threshold;
+        }
+    }
+
     fn inject(&mut self, pending: Pending) {
         let protected = self.vmcs.get(GUEST_CR0) & crate::vcpu::vmx::control_registers::cr0::PE != 0;
         let Injection { information, error_code, length } = injection::encode(pending, protected);
@@ -206,6 +223,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
         }
         let injected = self.pending.take();
         self.update_controls();
+        self.update_threshold();
         if self.flush {
             self.vmcs.invalidate(self.ept_pointer, self.virtual_processor);
         }
@@ -336,6 +354,9 @@ impl<P: Processor> VmxVirtualCpu<P> {
                 self.vmcs.serve_interrupt(acknowledged.then_some(vector));
             }
             Exit::Nmi => self.vmcs.serve_nmi(),
+            Exit::InterruptWindow if reason.basic() == exit_reason::TPR_BELOW_THRESHOLD => {
+                self.priority_exit_wanted = false;
+            }
             Exit::InterruptWindow => self.window_wanted = false,
             Exit::Shutdown => self.shut_down = true,
             Exit::Exception { vector: DEBUG, .. } => self.take_debug_exception(),

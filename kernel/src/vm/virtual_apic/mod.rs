@@ -147,7 +147,9 @@ impl VirtualApic {
     }
 
     fn update(&mut self, apic: &mut LocalApic, hardware: &mut dyn ApicVirtualization) {
-        let passed = if apic.mode() == Mode::X2Apic { PassedMsrs::of(self.capability) } else { PassedMsrs::NONE };
+        // A software-disabled APIC drops what its guest sends to itself, and the processor does not know.
+        let passes = apic.mode() == Mode::X2Apic && apic.is_software_enabled();
+        let passed = if passes { PassedMsrs::of(self.capability) } else { PassedMsrs::NONE };
         if passed != self.passed {
             self.passed = passed;
             hardware.set_passed_msrs(passed);

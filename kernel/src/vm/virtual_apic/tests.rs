@@ -245,6 +245,8 @@ fn msrs_pass_in_x2apic_mode_only() {
         guest.run();
         assert_eq!(guest.processor.hardware.passed, PassedMsrs::NONE);
         guest.write(0x1b, 0xfee0_0c00);
+        assert_eq!(guest.processor.hardware.passed, PassedMsrs::NONE, "it is software-disabled");
+        guest.write(0x80f, 0x1ff);
         assert_eq!(guest.processor.hardware.passed, PassedMsrs::of(guest.virtual_apic.capability));
         guest.write(0x1b, 0xfee0_0000);
         assert_eq!(guest.processor.hardware.passed, PassedMsrs::NONE);

@@ -77,6 +77,10 @@ reasons! {
     MONITOR = 39;
     /// Entry failure: a machine check while entering.
     MACHINE_CHECK_AT_ENTRY = 41;
+    /// The task priority fell below the threshold.
+    TPR_BELOW_THRESHOLD = 43;
+    /// An end of interrupt for a vector of the EOI-exit bitmap.
+    VIRTUALIZED_EOI = 45;
     /// EPT violation.
     EPT_VIOLATION = 48;
     /// EPT misconfiguration.
@@ -89,6 +93,8 @@ reasons! {
     INVVPID = 53;
     /// XSETBV.
     XSETBV = 55;
+    /// A write to the virtual-APIC page that the processor does not complete.
+    APIC_WRITE = 56;
     /// INVPCID.
     INVPCID = 58;
     /// VMFUNC.

@@ -1,10 +1,8 @@
 //! What the processor does of the guest's local APIC.
 
 use super::*;
-use crate::vcpu::apic_virtualization::{
-    ApicCapability, ApicVirtualization, ApicWay, InterruptStatus, PassedMsrs, PostedProcessing,
-};
 use crate::vcpu::vmx::spec::control::Secondary;
+use crate::vcpu::{ApicCapability, ApicVirtualization, ApicWay, InterruptStatus, PassedMsrs, PostedProcessing};
 
 /// The first model-specific register of the local APIC in x2APIC mode.
 const FIRST_MSR: u32 = 0x800;
@@ -12,7 +10,7 @@ const FIRST_MSR: u32 = 0x800;
 impl<P: Processor> VmxVirtualCpu<P> {
     /// Switches "virtual-interrupt delivery" and what goes with it on; `None` where the processor does not have it.
     /// From then on the guest's interrupts are requested in the virtual-APIC page, and not injected.
-    pub fn apic_virtualization(&mut self) -> Option<&mut Self> {
+    pub(super) fn virtualize_apic(&mut self) -> Option<&mut Self> {
         let capability = self.capability();
         if capability.way() == ApicWay::Software {
             return None;

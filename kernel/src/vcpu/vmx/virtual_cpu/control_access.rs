@@ -23,6 +23,9 @@ impl<P: Processor> VmxVirtualCpu<P> {
                 if valid {
                     self.set_task_priority(value as u8);
                     self.end_access();
+                    if core::mem::take(&mut self.priority_exit_wanted) {
+                        return Some(Exit::InterruptWindow);
+                    }
                 } else {
                     self.raise(GENERAL_PROTECTION, Some(0));
                 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::vcpu::event::PAGE_FAULT;
 use crate::vcpu::page_attribute_table::is_page_attribute_table;
 use crate::vcpu::vmx::control_registers::cr0;
-use crate::vcpu::{ControlState, GeneralProtection, NotNow, Segment, SegmentName};
+use crate::vcpu::{ApicVirtualization, ControlState, GeneralProtection, NotNow, Segment, SegmentName};
 
 const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
 /// SCE, LME, LMA and NXE: what a guest may set. It is shown no feature that has another bit.
@@ -29,7 +29,7 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         (self.cr2, self.efer) = (0, 0);
         self.set_task_priority(0);
         (self.pending, self.waiting, self.next_rip) = (None, None, None);
-        (self.window_wanted, self.shut_down) = (false, false);
+        (self.window_wanted, self.priority_exit_wanted, self.shut_down) = (false, false, false);
         self.flush = true;
     }
 
@@ -143,6 +143,10 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         self.window_wanted = wanted;
     }
 
+    fn request_priority_exit(&mut self, wanted: bool) {
+        self.priority_exit_wanted = wanted;
+    }
+
     fn task_priority(&self) -> u8 {
         if self.has_tpr_shadow() {
             (self.virtual_apic.read(TASK_PRIORITY) >> 4) as u8 & 0xf
@@ -156,6 +160,11 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         if self.has_tpr_shadow() {
             self.virtual_apic.write(TASK_PRIORITY, u32::from(priority & 0xf) << 4);
         }
+    }
+
+    fn apic_virtualization(&mut self) -> Option<&mut dyn ApicVirtualization> {
+        let apic: &mut dyn ApicVirtualization = self.virtualize_apic()?;
+        Some(apic)
     }
 
     fn write_efer(&mut self, value: u64) -> Result<(), GeneralProtection> {

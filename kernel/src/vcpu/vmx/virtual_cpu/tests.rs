@@ -1,9 +1,9 @@
 use super::*;
-use crate::vcpu::apic_virtualization::{ApicVirtualization, PassedMsrs, PostedProcessing};
 use crate::vcpu::vmx::control_registers::{cr0, cr4};
 use crate::vcpu::vmx::fake::*;
 use crate::vcpu::vmx::spec::exit_reason::*;
 use crate::vcpu::{Access, ControlState, GeneralProtection, Instruction, NotNow, SegmentName};
+use crate::vcpu::{ApicVirtualization, PassedMsrs, PostedProcessing};
 
 const VECTOR: Vector = Vector(0x41);
 const PAGE_FAULT: Event = Event::Exception { vector: 14, error_code: Some(2) };
@@ -387,6 +387,33 @@ fn without_a_tpr_shadow_cr8_is_the_engines() {
     cpu.run();
     assert_eq!((cpu.task_priority(), cpu.registers().rbx, cpu.rip()), (9, 9, ENTRY + 6));
     assert_eq!(cpu.page().read(TASK_PRIORITY), 0);
+}
+
+#[test]
+fn a_guest_that_lowers_its_task_priority_exits_once_when_asked_to() {
+    let lowers = |vmcs: &mut Script, _: &mut Registers| vmcs.exit(TPR_BELOW_THRESHOLD);
+    let mut cpu = cpu(Script::default().exits(HLT).then(lowers).exits(HLT));
+    cpu.set_task_priority(9);
+    cpu.request_interrupt_window(true);
+    cpu.run();
+    cpu.request_priority_exit(true);
+    assert_eq!(cpu.run(), Exit::InterruptWindow);
+    cpu.run();
+    let threshold = |entry| cpu.vmcs.at(entry, crate::vcpu::vmx::spec::field::TPR_THRESHOLD);
+    assert_eq!((threshold(0), threshold(1), threshold(2)), (0, 9, 0));
+    assert!(cpu.window_wanted, "the window is another request");
+}
+
+#[test]
+fn without_a_tpr_shadow_a_write_of_cr8_exits_once_when_asked_to() {
+    let mut lesser = SKYLAKE;
+    lesser.primary.may &= !Primary::USE_TPR_SHADOW.bits();
+    let mut cpu =
+        cpu_with(lesser, Script::default().then(control_access(8, false)).then(control_access(8, false)).exits(HLT));
+    cpu.registers_mut().rbx = 3;
+    cpu.request_priority_exit(true);
+    assert_eq!((cpu.run(), cpu.rip()), (Exit::InterruptWindow, ENTRY + 3));
+    assert_eq!(cpu.run(), Exit::Halt);
 }
 
 #[test]
