@@ -31,7 +31,7 @@ def run_case(case, qemu, folder):
     """Boots one machine and returns what it did."""
     serial, trace = folder / "serial", folder / "trace"
     # A case that does not look at the trace is not slowed down by it.
-    command = [str(ROOT / "run-qemu.sh"), "--timeout", str(case.timeout), "--serial", str(serial)]
+    command = [str(ROOT / "run-qemu.sh"), "--engine", "tcg", "--timeout", str(case.timeout), "--serial", str(serial)]
     if case.trace:
         command += ["--trace", str(trace)]
     command += case.arguments(folder)
