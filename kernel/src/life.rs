@@ -35,7 +35,8 @@ pub struct Life<E: Engine> {
     guest: Guest<E>,
     config: MachineConfigSpace,
     machine: Machine,
-    started: bool,
+    /// [`MINIMUM_TIMER_US`] in ticks of the time-stamp counter.
+    minimum_timer_ticks: u64,
 }
 
 /// The machine as the guest's accesses reach it; everything that is not the guest or configuration space.
@@ -152,13 +153,12 @@ impl<E: Engine> Life<E> {
     pub fn new(guest: Guest<E>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
         let machine =
             Machine { passthrough, report, attacks: Attacks::default(), name: guest.name.clone(), complaints: 0 };
-        Self { guest, config, machine, started: false }
+        Self { guest, config, machine, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
     }
 
     /// Notes how long it took from entry to here, in microseconds.
     pub fn note_start(&mut self, microseconds: u64) {
         self.machine.report.set("boot_ms", microseconds.div_ceil(1000));
-        self.started = true;
         log::info!("guest {:?} starts", self.guest.name);
     }
 
@@ -249,7 +249,7 @@ impl<E: Engine> Life<E> {
 
     fn arm_timer(&mut self, now: u64) {
         if let Some(deadline) = self.guest.platform.apic.timer_deadline() {
-            local_apic::start_timer(deadline.max(now + time::us_to_ticks(MINIMUM_TIMER_US)));
+            local_apic::start_timer(deadline.max(now + self.minimum_timer_ticks));
         }
     }
 

@@ -76,6 +76,7 @@ static DEVICE_INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 static STRAY: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 static STRAY_COUNT: AtomicU64 = AtomicU64::new(0);
 static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
+static TIMER_FIRED: AtomicBool = AtomicBool::new(false);
 static FAULT_PENDING: AtomicBool = AtomicBool::new(false);
 static CONSOLE_PENDING: AtomicBool = AtomicBool::new(false);
 
@@ -136,7 +137,7 @@ pub fn arrived(vector: Vector) -> bool {
                 }
             }
         }
-        Source::Timer => {}
+        Source::Timer => TIMER_FIRED.store(true, Ordering::Release),
         Source::RemappingFault => FAULT_PENDING.store(true, Ordering::Release),
         Source::Console => CONSOLE_PENDING.store(true, Ordering::Release),
         Source::Nothing => {
@@ -157,6 +158,11 @@ fn wake_halted() {
 /// Called for an NMI, which may interrupt anything: it only counts.
 pub fn nmi_arrived() {
     NMI_COUNT.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether the timer has interrupted since the last call.
+pub fn take_timer() -> bool {
+    TIMER_FIRED.swap(false, Ordering::AcqRel)
 }
 
 /// Whether a remapping unit has interrupted since the last call.

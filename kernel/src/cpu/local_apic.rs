@@ -94,6 +94,8 @@ static APIC: Once<Mutex<LocalApic<Access>>> = Once::new();
 static REGISTERS: AtomicU64 = AtomicU64::new(u64::MAX);
 static ID: AtomicU32 = AtomicU32::new(0);
 static TIMER_VECTOR: AtomicU32 = AtomicU32::new(0);
+/// The deadline that the timer runs for, or 0.
+static STARTED_FOR: AtomicU64 = AtomicU64::new(0);
 /// Timer ticks in 2^20 ticks of the time-stamp counter.
 static TIMER_RATE: AtomicU64 = AtomicU64::new(0);
 
@@ -179,9 +181,17 @@ pub fn end_of_interrupt() {
 }
 
 /// Lets the timer interrupt once when the time-stamp counter has reached about `deadline`. A deadline further away
-/// than the timer can count makes it interrupt earlier; the caller looks at the time anyway.
+/// than the timer can count makes it interrupt earlier; the caller looks at the time anyway. Called at every exit with
+/// a deadline that is usually the same: the timer that runs for it already is left alone, for each of its registers
+/// costs as much as the rest of an exit, and under another hypervisor an exit of its own.
 pub fn start_timer(deadline: u64) {
     let Some(apic) = APIC.get() else { return };
+    if interrupts::take_timer() {
+        STARTED_FOR.store(0, Ordering::Relaxed);
+    }
+    if STARTED_FOR.swap(deadline, Ordering::Relaxed) == deadline {
+        return;
+    }
     let remaining = deadline.saturating_sub(time::ticks());
     let ticks = (u128::from(remaining) * u128::from(TIMER_RATE.load(Ordering::Relaxed))) >> 20;
     // Zero would stop the timer instead of letting it fire at once.
