@@ -244,10 +244,20 @@ impl<E: Engine> Life<E> {
         if let Some(mailbox) = interrupts::mailbox(guest.number) {
             guest.virtual_apic.before_entry(&mut guest.platform.apic, mailbox, &mut guest.vcpu, now);
         }
-        self.arm_timer(now);
+        self.set_alarm(now);
     }
 
-    fn arm_timer(&mut self, now: u64) {
+    /// Makes sure that the guest is left when its timer is due: by the engine's own alarm, or by this processor's timer.
+    fn set_alarm(&mut self, now: u64) {
+        let deadline = self.guest.platform.apic.timer_deadline();
+        let remaining = deadline.map(|deadline| deadline.saturating_sub(now).max(self.minimum_timer_ticks));
+        if !self.guest.vcpu.set_alarm(remaining) {
+            self.start_timer(now);
+        }
+    }
+
+    /// Lets this processor's timer interrupt when the guest's is due.
+    fn start_timer(&self, now: u64) {
         if let Some(deadline) = self.guest.platform.apic.timer_deadline() {
             local_apic::start_timer(deadline.max(now + self.minimum_timer_ticks));
         }
@@ -268,7 +278,7 @@ impl<E: Engine> Life<E> {
             if guest.virtual_apic.wants_to_run(apic, &guest.vcpu) {
                 return;
             }
-            self.arm_timer(now);
+            self.start_timer(now);
             if mailbox.halt(&interrupts::NOTIFICATIONS, here) {
                 interrupts::wait();
                 // Whatever it was, the vCPU looks for itself.
@@ -284,7 +294,7 @@ impl<E: Engine> Life<E> {
             "status: guest {:?} runs; {} exits, {} interrupts delivered, {} faults, {} stray interrupts",
             self.guest.name,
             exits.total,
-            self.guest.virtual_apic.injected(),
+            self.guest.virtual_apic.delivered(&self.guest.platform.apic),
             self.machine.passthrough.faults(),
             interrupts::stray_interrupts()
         );
@@ -329,7 +339,7 @@ impl<E: Engine> Life<E> {
         let passed = ended_itself && pings && done && attacks.all_repelled();
         let kept = frames().table().count(Owner::Hypervisor) * 4;
         report.set("units", machine.passthrough.units.working());
-        report.set("interrupts", self.guest.virtual_apic.injected());
+        report.set("interrupts", self.guest.virtual_apic.delivered(&self.guest.platform.apic));
         report.set("device_interrupts", interrupts::device_interrupts());
         report.set("stray_interrupts", interrupts::stray_interrupts());
         report.set("exits", exits.total);

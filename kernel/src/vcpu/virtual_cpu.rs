@@ -156,6 +156,14 @@ pub trait VirtualCpu {
         let _ = wanted;
     }
 
+    /// Ends the next [`run`](Self::run), as if by an interrupt, once the guest has run for about `ticks` of the
+    /// time-stamp counter; `None` for as long as it likes. Says whether the engine can: if not, a timer of the
+    /// processor's must interrupt it.
+    fn set_alarm(&mut self, ticks: Option<u64>) -> bool {
+        let _ = ticks;
+        false
+    }
+
     /// CR8: the upper four bits of the task priority, 0 to 15, which the guest changes without an exit.
     fn task_priority(&self) -> u8;
 

@@ -56,6 +56,7 @@ pub struct LocalApic {
     errors: u32,
     timer: Timer,
     dropped: u64,
+    accepted: u64,
     /// IRR, ISR or TMR were changed here since [`Self::take_changed`].
     changed: bool,
 }
@@ -89,6 +90,7 @@ impl LocalApic {
             errors: 0,
             timer: Timer::default(),
             dropped: 0,
+            accepted: 0,
             changed: true,
         };
         apic.init();
@@ -115,6 +117,11 @@ impl LocalApic {
         self.id
     }
 
+    /// How many interrupts were accepted, each vector once in each call that brought it.
+    pub fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
     /// How many interrupts were dropped: for a vector below 16, or because the local APIC was disabled. Interrupts that
     /// merge with one that is requested already are not dropped.
     pub fn dropped(&self) -> u64 {
@@ -139,6 +146,7 @@ impl LocalApic {
             return;
         }
         let illegal = requests.remove_illegal();
+        self.accepted = self.accepted.saturating_add(requests.len().into());
         self.registers.merge(IRR, requests);
         self.registers.subtract(TMR, requests);
         self.changed = true;

@@ -36,7 +36,7 @@ pub struct VirtualApic {
     processing: bool,
     /// CR8 as both the processor and the registers had it last (software only).
     task_priority: u8,
-    /// Interrupts that were given to the processor to deliver: those that it posted by itself are not counted.
+    /// Interrupts that were injected (software only).
     injected: u64,
 }
 
@@ -79,18 +79,16 @@ impl VirtualApic {
         self.capability.way()
     }
 
-    /// Interrupts that were handed over to be delivered. Those that the processor took out of the descriptor by itself
-    /// are not among them, nor those that the guest sent to itself without an exit.
-    pub fn injected(&self) -> u64 {
-        self.injected
+    /// Interrupts that were delivered to the guest, or where the processor delivers, handed over to be delivered. Those
+    /// that the processor took out of the descriptor by itself are not among them, nor those that the guest sent to
+    /// itself without an exit.
+    pub fn delivered(&self, apic: &LocalApic) -> u64 {
+        if self.way() == ApicWay::Software { self.injected } else { apic.accepted() }
     }
 
     /// Accepts what was posted. With interrupts disabled until the guest runs; see [`notification::collect`].
     pub fn collect(&mut self, apic: &mut LocalApic, mailbox: &impl Steps) {
         if let Some(requests) = notification::collect(mailbox) {
-            if self.way() != ApicWay::Software && apic.is_software_enabled() {
-                self.injected += u64::from(requests.iter().map(|word| word.count_ones()).sum::<u32>());
-            }
             apic.accept(requests);
         }
     }

@@ -147,6 +147,13 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         self.priority_exit_wanted = wanted;
     }
 
+    fn set_alarm(&mut self, ticks: Option<u64>) -> bool {
+        let rate = self.capabilities.preemption_timer_rate;
+        // Rounded up: an alarm that is too early costs an exit for nothing.
+        let ticks = ticks.map(|ticks| u32::try_from((ticks >> rate).saturating_add(1)).unwrap_or(u32::MAX));
+        self.set_preemption_timer(ticks)
+    }
+
     fn task_priority(&self) -> u8 {
         if self.has_tpr_shadow() {
             (self.virtual_apic.read(TASK_PRIORITY) >> 4) as u8 & 0xf
