@@ -1,7 +1,7 @@
 //! The story: what exitprobe does, in order.
 
 use crate::list::List;
-use crate::{ends, probes, stacks, trap};
+use crate::{bench, ends, probes, stacks, trap};
 use bootloader_api::config::Mapping;
 use bootloader_api::{BootInfo, BootloaderConfig, entry_point};
 use core::fmt;
@@ -38,6 +38,13 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
     report::say(format_args!("command line \"{line}\""));
     match Task::parse(line) {
         Ok(Task::Probes) => {}
+        Ok(Task::Bench) => {
+            if let Err(reason) = bench::run() {
+                fail(format_args!("{reason}"));
+            }
+            report::entry("guest", format_args!("done"));
+            cpu::power_off()
+        }
         Ok(Task::End(end)) => ends::end(end),
         Err(BadOption(word)) => {
             report::say(format_args!("\"{word}\" on the command line is not understood"));
