@@ -197,6 +197,9 @@ impl<E: Engine> Life<E> {
 
     /// What the machine itself asks for: faults, stray interrupts, what was typed.
     fn serve_machine(&mut self) {
+        if !interrupts::take_noted() {
+            return;
+        }
         if interrupts::take_fault() {
             self.serve_faults();
         }

@@ -76,6 +76,8 @@ static DEVICE_INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 static STRAY: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 static STRAY_COUNT: AtomicU64 = AtomicU64::new(0);
 static NMI_COUNT: AtomicU64 = AtomicU64::new(0);
+/// Whether anything was noted that is served outside of the handlers: one look at every exit instead of many.
+static NOTED: AtomicBool = AtomicBool::new(false);
 static TIMER_FIRED: AtomicBool = AtomicBool::new(false);
 static FAULT_PENDING: AtomicBool = AtomicBool::new(false);
 static CONSOLE_PENDING: AtomicBool = AtomicBool::new(false);
@@ -138,11 +140,18 @@ pub fn arrived(vector: Vector) -> bool {
             }
         }
         Source::Timer => TIMER_FIRED.store(true, Ordering::Release),
-        Source::RemappingFault => FAULT_PENDING.store(true, Ordering::Release),
-        Source::Console => CONSOLE_PENDING.store(true, Ordering::Release),
+        Source::RemappingFault => {
+            FAULT_PENDING.store(true, Ordering::Release);
+            NOTED.store(true, Ordering::Release);
+        }
+        Source::Console => {
+            CONSOLE_PENDING.store(true, Ordering::Release);
+            NOTED.store(true, Ordering::Release);
+        }
         Source::Nothing => {
             STRAY[usize::from(vector.0 >> 6)].fetch_or(1 << (vector.0 & 63), Ordering::Relaxed);
             STRAY_COUNT.fetch_add(1, Ordering::Relaxed);
+            NOTED.store(true, Ordering::Release);
         }
     }
     true
@@ -160,9 +169,16 @@ pub fn nmi_arrived() {
     NMI_COUNT.fetch_add(1, Ordering::Relaxed);
 }
 
+/// Whether a fault, the console or a stray interrupt has been noted since the last call: then, and only then, one of
+/// the calls below has something to say of them.
+pub fn take_noted() -> bool {
+    // The look alone is what happens at almost every exit; it needs no bus lock.
+    NOTED.load(Ordering::Acquire) && NOTED.swap(false, Ordering::AcqRel)
+}
+
 /// Whether the timer has interrupted since the last call.
 pub fn take_timer() -> bool {
-    TIMER_FIRED.swap(false, Ordering::AcqRel)
+    TIMER_FIRED.load(Ordering::Acquire) && TIMER_FIRED.swap(false, Ordering::AcqRel)
 }
 
 /// Whether a remapping unit has interrupted since the last call.

@@ -194,6 +194,10 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
 
 /// Ends an instruction that was completed in the guest's stead.
 fn finish<V: VirtualCpu, M: GuestMemoryAccess>(instruction: Instruction, vcpu: &mut V, platform: &Platform<M>) {
+    if let Some(rip) = vcpu.next_rip() {
+        // The processor says where it ends: the guest's code and its page tables need not be looked at.
+        return vcpu.advance_to(rip);
+    }
     let paging = paging_of(vcpu);
     vcpu.finish_instruction(instruction, &mut |linear, bytes| fetch(linear, bytes, &paging, platform));
 }

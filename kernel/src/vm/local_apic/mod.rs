@@ -192,9 +192,10 @@ impl LocalApic {
 
     /// Whether an interrupt waits that nothing but the task priority holds back.
     pub fn is_held_back_by_task_priority(&self) -> bool {
+        // Almost always nothing waits at all.
+        let Some(waiting) = self.registers.highest(IRR) else { return false };
         let in_service = self.registers.highest(ISR).map_or(0, |vector| vector.0 >> 4);
-        let waiting = self.registers.highest(IRR).map_or(0, |vector| vector.0 >> 4);
-        self.mode != Mode::Disabled && self.pending().is_none() && waiting > in_service
+        self.mode != Mode::Disabled && self.pending().is_none() && waiting.0 >> 4 > in_service
     }
 
     /// Gives the processor the interrupt that is due and puts it into service. Call it when the vector is really going

@@ -84,10 +84,15 @@ impl Store {
 
     /// The vector with the highest priority in the set at `base`.
     pub fn highest(&self, base: u16) -> Option<Vector> {
-        (0..8u8).rev().find_map(|index| {
-            let register = self.read(base + u16::from(index) * 16);
-            Some(Vector(index * 32 + register.checked_ilog2()? as u8))
-        })
+        // At every exit, several times: a loop that the compiler unrolls over either store.
+        let mut index = 8;
+        while index > 0 {
+            index -= 1;
+            if let Some(bit) = self.read(base + index * 16).checked_ilog2() {
+                return Some(Vector((index * 32) as u8 + bit as u8));
+            }
+        }
+        None
     }
 
     /// Puts all of `vectors` into the set at `base`.

@@ -32,7 +32,7 @@ pub struct VirtualApic {
     posted: Option<PostedProcessing>,
     /// What the processor was told last.
     eoi_exits: [u64; 4],
-    passed: PassedMsrs,
+    passes: bool,
     processing: bool,
     /// CR8 as both the processor and the registers had it last (software only).
     task_priority: u8,
@@ -55,7 +55,7 @@ impl VirtualApic {
             capability,
             posted: (capability.way() == ApicWay::Posted).then_some(posted),
             eoi_exits: [0; 4],
-            passed: PassedMsrs::NONE,
+            passes: false,
             processing: false,
             task_priority: 0,
             injected: 0,
@@ -63,7 +63,7 @@ impl VirtualApic {
         let apic = match hardware {
             Some(hardware) if capability.way() != ApicWay::Software => {
                 hardware.set_eoi_exits(new.eoi_exits);
-                hardware.set_passed_msrs(new.passed);
+                hardware.set_passed_msrs(PassedMsrs::NONE);
                 LocalApic::over_page(hardware.page(), id, bootstrap_processor, physical_address_bits)
             }
             _ => {
@@ -147,10 +147,9 @@ impl VirtualApic {
     fn update(&mut self, apic: &mut LocalApic, hardware: &mut dyn ApicVirtualization) {
         // A software-disabled APIC drops what its guest sends to itself, and the processor does not know.
         let passes = apic.mode() == Mode::X2Apic && apic.is_software_enabled();
-        let passed = if passes { PassedMsrs::of(self.capability) } else { PassedMsrs::NONE };
-        if passed != self.passed {
-            self.passed = passed;
-            hardware.set_passed_msrs(passed);
+        if passes != self.passes {
+            self.passes = passes;
+            hardware.set_passed_msrs(if passes { PassedMsrs::of(self.capability) } else { PassedMsrs::NONE });
         }
         // A disabled APIC accepts nothing. The processor would: it does not look at SVR when it processes a
         // notification. So the notification leaves the guest, and `collect` drops what came.
