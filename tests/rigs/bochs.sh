@@ -25,7 +25,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../tools/packages.sh"
-. "$here/debian.sh"
+. "$here/../tools/debian.sh"
 
 dir=${BOCHS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/bochs}
 program=$dir/bochs

@@ -23,7 +23,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../tools/packages.sh"
-. "$here/debian.sh"
+. "$here/../tools/debian.sh"
 
 dir=${NESTED_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/nested}
 modules=(irqbypass kvm kvm-intel)
@@ -40,7 +40,7 @@ unavailable() {
     exit 3
 }
 
-recipe() { sha256sum "$here/nested.sh" "$here/debian.sh" "$(command -v qemu-system-x86_64)" | cut -d' ' -f1 | sha256sum; }
+recipe() { sha256sum "$here/nested.sh" "$here/../tools/debian.sh" "$(command -v qemu-system-x86_64)" | cut -d' ' -f1 | sha256sum; }
 is_built() { [ -e "$dir/initrd" ] && [ "$(cat "$dir/recipe" 2> /dev/null)" = "$(recipe)" ]; }
 
 build() {

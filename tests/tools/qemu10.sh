@@ -5,6 +5,7 @@
 # Prints the path of the program on standard output, and nothing else there. About 40 MB are fetched, once; they take 230 MB.
 # Needs: apt on amd64, set up for a Debian archive. Changes nothing outside the folder.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 dir=${QEMU10_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/qemu10}
 program=$dir/qemu-system-x86_64
 fail() {
@@ -24,52 +25,16 @@ fi
 
 command -v apt-get > /dev/null && command -v dpkg-deb > /dev/null || fail "needs apt-get and dpkg-deb"
 [ "$(dpkg --print-architecture)" = amd64 ] || fail "needs an amd64 machine"
-# The Debian archive, as apt reaches it on this machine.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -E '/debian/?$' | head -n 1) || true
-[ -n "$mirror" ] || fail "apt has no Debian archive configured here"
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-[ -r "$keyring" ] || fail "needs the package debian-archive-keyring"
-
 # An apt of its own: nothing is installed in it, so it fetches QEMU with every library down to libc.
 mkdir -p "$dir"
 exec 9> "$dir/lock"
 flock -w 900 9 || fail "another run holds $dir/lock"
 [ -x "$program" ] && [ "$(major "$program")" -ge 10 ] && { echo "$program"; exit 0; }
-mkdir -p "$dir"/apt/{lists/partial,cache/archives/partial,sources,preferences}
-cat > "$dir/apt/sources/debian.sources" <<SOURCES
-Types: deb
-URIs: $mirror
-Suites: trixie
-Components: main
-Signed-By: $keyring
-SOURCES
-cat > "$dir/apt/apt.conf" <<CONFIG
-Dir::Etc::main "/dev/null";
-Dir::Etc::parts "/dev/null";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "$dir/apt/sources";
-Dir::Etc::preferences "/dev/null";
-Dir::Etc::preferencesparts "$dir/apt/preferences";
-Dir::State "$dir/apt";
-Dir::State::lists "$dir/apt/lists";
-Dir::State::status "$dir/apt/status";
-Dir::Cache "$dir/apt/cache";
-APT::Architecture "amd64";
-APT::Architectures { "amd64"; };
-APT::Install-Recommends "false";
-Acquire::Languages "none";
-Acquire::Retries "2";
-CONFIG
-: > "$dir/apt/status"
-# How this machine reaches the archive (a proxy) stays; what it has installed does not count.
-apt-config dump | grep -E '^Acquire::(http|https|ftp)::' >> "$dir/apt/apt.conf" || true
-[ "$(id -u)" -ne 0 ] || echo 'APT::Sandbox::User "root";' >> "$dir/apt/apt.conf"
-
 echo "qemu10: fetching QEMU of Debian 13" >&2
-export APT_CONFIG=$dir/apt/apt.conf
+. "$here/debian.sh"
 log=$dir/log
-timeout 300 apt-get -q update > "$log" 2>&1 || { tail -n 3 "$log" >&2; fail "apt-get update failed (log: $log)"; }
-timeout 900 apt-get -q -y --no-install-recommends --download-only install qemu-system-x86 >> "$log" 2>&1 < /dev/null ||
+private_apt "$dir" trixie || fail "Debian's packages cannot be had"
+timeout 900 apt-get -q -y --no-install-recommends --download-only install qemu-system-x86 > "$log" 2>&1 < /dev/null ||
     { tail -n 3 "$log" >&2; fail "the packages could not be fetched (log: $log)"; }
 
 echo "qemu10: unpacking" >&2
