@@ -234,6 +234,17 @@ impl Passthrough {
             }
             log::info!("device {address}: taken from guest {guest}");
         }
+        // What the devices reached must not be found again under the guest's number.
+        let (ended, kept) = core::mem::take(&mut self.domains).into_iter().partition(|(owner, _)| *owner == guest);
+        self.domains = kept;
+        let ended: Vec<(u8, Domain)> = ended;
+        for (_, domain) in ended {
+            let id = domain.id;
+            let Some(unit) = self.units.at(domain.unit) else { continue };
+            if let Err(why) = domain.destroy(unit) {
+                log::error!("domain {id}: its tables are not given back: {why}");
+            }
+        }
     }
 
     /// Checks, frame by frame, that the devices of `guest` reach its own memory and nothing else.

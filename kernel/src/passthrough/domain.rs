@@ -46,6 +46,16 @@ impl Domain {
         Ok(Self { unit: unit.base, id, levels, table })
     }
 
+    /// Takes the tables down, after the last device of the domain was cleared: what the unit still holds of them is
+    /// invalidated before their frames go back.
+    pub fn destroy(self, unit: &mut RemappingUnit) -> Result<(), String> {
+        let flush = self.table.destroy(&mut unit.tables);
+        let Some(change) = flush.invalidation().copied() else { return Ok(()) };
+        let proof = unit.unit.invalidate(&mut unit.tables, self.id, &change).map_err(|error| error.to_string())?;
+        let lost = "an invalidation did not cover the change it was for";
+        flush.complete(&proof, &mut unit.tables).map_err(|_| lost.to_string())
+    }
+
     /// The table's root.
     pub fn root(&self) -> HostPhys {
         self.table.root()
