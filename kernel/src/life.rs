@@ -171,7 +171,7 @@ impl<E: Engine> Life<E> {
         let end = loop {
             self.serve_machine();
             self.deliver_interrupts();
-            let served = serving::set(Served::Guest(self.guest.number));
+            serving::set(Served::Guest(self.guest.number));
             let exit = self.guest.vcpu.run();
             let guest = &mut self.guest;
             guest.virtual_apic.after_exit(&mut guest.platform.apic, &guest.vcpu);
@@ -185,7 +185,7 @@ impl<E: Engine> Life<E> {
                 tsc_khz,
                 &mut services,
             );
-            serving::set(served);
+            serving::set(Served::Nobody);
             match next {
                 Next::Run => {}
                 Next::Halt => self.wait_for_interrupt(),

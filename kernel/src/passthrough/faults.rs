@@ -26,7 +26,7 @@ impl Passthrough {
                 let mut last = None;
                 let (devices, watch, faults) = (&self.devices, &mut self.watch, &mut self.faults);
                 let drained = unit.unit.drain_faults(|record| {
-                    let served = serving::set(Served::Device(record.source));
+                    let served = serving::replace(Served::Device(record.source));
                     *faults += 1;
                     last = Some(record.source);
                     let device = devices.iter().find(|device| device.requester_ids.as_slice().contains(&record.source));

@@ -56,6 +56,8 @@ impl Processor for Script {
         if result.is_ok() && self.get(EXIT_REASON) >> 31 == 0 {
             // What the processor does at every exit.
             self.change(ENTRY_INTERRUPTION_INFORMATION, |information| information & !(1 << 31));
+            let long = self.get(GUEST_EFER) & 1 << 10 != 0;
+            self.change(ENTRY_CONTROLS, |controls| controls & !(1 << 9) | u32::from(long) << 9);
         }
         result
     }

@@ -46,6 +46,8 @@ pub const NO_STRUCTURE: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Machine {
     vmcs: Region<RevisionFrame>,
+    /// Where it is: what `current` must be before any instruction that is about it.
+    address: u64,
     /// The control structure that is current on this processor, whichever virtual CPU's it is.
     current: Arc<AtomicU64>,
     launched: bool,
@@ -175,21 +177,27 @@ impl Machine {
         if !clear(vmcs.physical()) {
             return Err("VMCLEAR");
         }
-        let machine = Self { vmcs, current, launched: false, host_rsp: 0, no_such_field: Cell::new(None), ept_vpid };
+        let address = vmcs.physical().as_u64();
+        let no_such_field = Cell::new(None);
+        let machine = Self { vmcs, address, current, launched: false, host_rsp: 0, no_such_field, ept_vpid };
         if machine.make_current() { Ok(machine) } else { Err("VMPTRLD") }
     }
 
     /// Makes this control structure the one that the instructions are about.
+    #[inline(always)]
     fn make_current(&self) -> bool {
-        let own = self.vmcs.physical();
-        if self.current.load(Ordering::Relaxed) == own.as_u64() {
-            return true;
-        }
-        let loaded = load(own);
-        self.current.store(if loaded { own.as_u64() } else { NO_STRUCTURE }, Ordering::Relaxed);
+        // At every VMREAD and VMWRITE, and true at almost all of them.
+        self.current.load(Ordering::Relaxed) == self.address || self.load()
+    }
+
+    #[cold]
+    fn load(&self) -> bool {
+        let loaded = load(self.vmcs.physical());
+        self.current.store(if loaded { self.address } else { NO_STRUCTURE }, Ordering::Relaxed);
         loaded
     }
 
+    #[cold]
     fn note_missing(&self, encoding: u32) {
         if self.no_such_field.get().is_none() {
             self.no_such_field.set(Some(encoding));
@@ -201,12 +209,13 @@ impl Processor for Machine {
     fn read(&self, encoding: u32) -> u64 {
         self.make_current();
         let value: u64;
-        let (carry, zero): (u8, u8);
+        let failed: u8;
         // SAFETY: in VMX operation; VMREAD changes nothing.
         unsafe {
-            asm!("vmread {}, {}", "setc {}", "setz {}", out(reg) value, in(reg) u64::from(encoding), out(reg_byte) carry, out(reg_byte) zero, options(nostack));
+            // "Not above": CF or ZF.
+            asm!("vmread {}, {}", "setna {}", out(reg) value, in(reg) u64::from(encoding), out(reg_byte) failed, options(nostack));
         }
-        if succeeded(carry, zero) {
+        if failed == 0 {
             return value;
         }
         self.note_missing(encoding);
@@ -215,13 +224,13 @@ impl Processor for Machine {
 
     fn write(&mut self, encoding: u32, value: u64) {
         self.make_current();
-        let (carry, zero): (u8, u8);
+        let failed: u8;
         // SAFETY: in VMX operation. What the fields may be is the obligation of the engine's logic: the host state is
         // this processor's own, and the addresses are those of frames that the virtual CPU owns.
         unsafe {
-            asm!("vmwrite {}, {}", "setc {}", "setz {}", in(reg) u64::from(encoding), in(reg) value, out(reg_byte) carry, out(reg_byte) zero, options(nostack));
+            asm!("vmwrite {}, {}", "setna {}", in(reg) u64::from(encoding), in(reg) value, out(reg_byte) failed, options(nostack));
         }
-        if !succeeded(carry, zero) {
+        if failed != 0 {
             self.note_missing(encoding);
         }
     }

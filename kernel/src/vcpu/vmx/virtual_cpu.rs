@@ -15,7 +15,7 @@ use crate::vcpu::vmx::control_registers::ControlRegister;
 use crate::vcpu::vmx::injection::{self, Injection, Pending};
 use crate::vcpu::vmx::machine::Machine;
 use crate::vcpu::vmx::processor::{EntryError, Processor};
-use crate::vcpu::vmx::spec::control::{EntryControls, ExitControls, PinBased, Primary};
+use crate::vcpu::vmx::spec::control::{ExitControls, PinBased, Primary};
 use crate::vcpu::vmx::spec::exit_reason::{self, ExitReason};
 use crate::vcpu::vmx::spec::field::*;
 use crate::vcpu::vmx::spec::{ept, instruction_error, interruption, qualification};
@@ -26,7 +26,6 @@ use addr::{HostPhys, Vector};
 const RFLAGS_TRAP: u64 = 1 << 8;
 const RFLAGS_INTERRUPT: u64 = 1 << 9;
 const RFLAGS_RESUME: u64 = 1 << 16;
-const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 /// One instruction more, then interrupts.
 const SHADOW: u32 = BLOCKING_BY_STI | BLOCKING_BY_MOV_SS;
 const DOUBLE_FAULT: u32 = 8;
@@ -58,8 +57,6 @@ pub struct VmxVirtualCpu<P = Machine> {
     /// RSP as the control structure has it.
     written_rsp: u64,
     cr2: u64,
-    /// IA32_EFER as the control structure has it.
-    efer: u64,
     /// Where there is no TPR shadow: CR8.
     task_priority: u8,
     /// What the next entry delivers.
@@ -126,7 +123,6 @@ impl<P: Processor> VmxVirtualCpu<P> {
             registers: Registers::default(),
             written_rsp: 0,
             cr2: 0,
-            efer: 0,
             task_priority: 0,
             pending: None,
             waiting: None,
@@ -162,19 +158,23 @@ impl<P: Processor> VmxVirtualCpu<P> {
         true
     }
 
-    /// Writes the controls that have changed. "IA-32e mode guest" follows EFER.LMA, which the guest itself changes by
-    /// CR0.PG: an unrestricted guest's exits put both into the control structure, and both must agree at entry.
+    /// Writes the controls that have changed. The VM-entry controls are not among them: the one that changes, "IA-32e
+    /// mode guest", is the processor's, see [`Self::start`].
     fn update_controls(&mut self) {
-        let long = self.efer & EFER_LONG_MODE_ACTIVE != 0;
-        self.controls.entry.set(EntryControls::IA32E_MODE_GUEST, long);
         self.controls.primary.set(Primary::INTERRUPT_WINDOW_EXITING, self.window_wanted || self.waiting.is_some());
+        if self.controls != self.written {
+            self.write_controls();
+        }
+    }
+
+    #[cold]
+    fn write_controls(&mut self) {
         let (new, old) = (self.controls, self.written);
         let changes = [
             (PIN_BASED_CONTROLS, new.pin.bits(), old.pin.bits()),
             (PRIMARY_CONTROLS, new.primary.bits(), old.primary.bits()),
             (SECONDARY_CONTROLS, new.secondary.bits(), old.secondary.bits()),
             (EXIT_CONTROLS, new.exit.bits(), old.exit.bits()),
-            (ENTRY_CONTROLS, new.entry.bits(), old.entry.bits()),
         ];
         for (field, new, old) in changes {
             if new != old {
@@ -244,7 +244,6 @@ impl<P: Processor> VmxVirtualCpu<P> {
         self.flush = false;
         self.written_rsp = self.vmcs.get(GUEST_RSP);
         self.registers.rsp = self.written_rsp;
-        self.efer = self.vmcs.get(GUEST_EFER);
         self.take_interrupted(reason);
         self.next_rip = if decode::has_instruction_length(reason) {
             let length = self.vmcs.get(EXIT_INSTRUCTION_LENGTH);

@@ -17,7 +17,7 @@ impl LocalApic {
 
     /// RDMSR at TSC `now`.
     pub fn read_msr(&mut self, msr: u32, now: u64) -> Result<u64, GeneralProtection> {
-        self.expire(now);
+        self.settle_timer(now);
         match (msr, self.x2apic_register(msr)) {
             (IA32_APIC_BASE, _) => Ok(self.apic_base()),
             (_, Some(ICR_LOW)) => Ok(self.registers.icr()),
@@ -29,7 +29,7 @@ impl LocalApic {
 
     /// WRMSR at TSC `now`. On success there may be something that the caller must do.
     pub fn write_msr(&mut self, msr: u32, value: u64, now: u64) -> Result<Option<Effect>, GeneralProtection> {
-        self.expire(now);
+        self.settle_timer(now);
         if msr == IA32_APIC_BASE {
             return self.set_apic_base(value).map(|()| None);
         }
@@ -57,7 +57,7 @@ impl LocalApic {
     /// Reads 32 bits at this offset (0 to 0xfff) of the xAPIC page, at TSC `now`. All ones outside xAPIC mode: then
     /// nothing answers there.
     pub fn read_page(&mut self, offset: u16, now: u64) -> u32 {
-        self.expire(now);
+        self.settle_timer(now);
         if self.mode != Mode::XApic {
             return u32::MAX;
         }
@@ -77,7 +77,7 @@ impl LocalApic {
     /// Writes 32 bits at this offset (0 to 0xfff) of the xAPIC page, at TSC `now`. There may be something that the
     /// caller must do. Ignored outside xAPIC mode.
     pub fn write_page(&mut self, offset: u16, value: u32, now: u64) -> Option<Effect> {
-        self.expire(now);
+        self.settle_timer(now);
         if self.mode != Mode::XApic {
             return None;
         }
@@ -102,7 +102,7 @@ impl LocalApic {
     /// exit). With the x2APIC MSRs alone virtualized it is a SELF IPI of a vector below 16; any register of the xAPIC page
     /// is dealt with.
     pub fn written_by_processor(&mut self, offset: u16, now: u64) -> Option<Effect> {
-        self.expire(now);
+        self.settle_timer(now);
         let value = self.registers.read(offset);
         if offset == SELF_IPI {
             self.self_ipi(Vector(value as u8));
@@ -144,27 +144,33 @@ impl LocalApic {
                 let vector = self.end_of_interrupt()?;
                 return self.registers.contains(TMR, vector).then_some(Effect::EndOfInterrupt(vector));
             }
+            TPR => self.set_tpr(value as u8),
             SVR => {
                 self.registers.write(SVR, value);
+                self.changed = true;
                 if value & SVR_ENABLE == 0 {
                     for lvt in (LVT_TIMER..=LVT_ERROR).step_by(16) {
                         self.registers.write(lvt, self.registers.read(lvt) | LVT_MASKED);
                     }
                 }
+                self.update_timer_due();
             }
             ESR => self.registers.write(ESR, core::mem::take(&mut self.errors)),
             LVT_TIMER..=LVT_ERROR => {
                 // While the APIC is software-disabled the mask bits are stuck (section 11.4.7.2).
                 let stuck = if self.is_software_enabled() { 0 } else { LVT_MASKED };
                 self.registers.write(offset, value & !LVT_READ_ONLY | stuck);
+                self.update_timer_due();
             }
             TIMER_INITIAL_COUNT => {
                 self.registers.write(offset, value);
                 self.timer.start(value, now);
+                self.update_timer_due();
             }
             TIMER_DIVIDE => {
                 self.timer.settle(Settings::of(&self.registers), now);
                 self.registers.write(offset, value);
+                self.update_timer_due();
             }
             _ => self.registers.write(offset, value),
         }

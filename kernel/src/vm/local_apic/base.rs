@@ -62,6 +62,8 @@ impl LocalApic {
         } else {
             self.identify();
         }
+        self.changed = true;
+        self.update_timer_due();
         // BSP is what the processor says of itself: a write does not change it.
         Ok(())
     }

@@ -55,11 +55,17 @@ pub struct LocalApic {
     /// The errors since the last write of ESR: the part of that register that cannot be read yet.
     errors: u32,
     timer: Timer,
+    /// The TSC value at which the timer will raise an interrupt, [`NEVER`] when it will not. Worked out when something is
+    /// written, because it is looked at at every entry.
+    timer_due: u64,
     dropped: u64,
     accepted: u64,
-    /// IRR, ISR or TMR were changed here since [`Self::take_changed`].
+    /// Something on which delivery depends was changed here since [`Self::take_changed`].
     changed: bool,
 }
+
+/// A TSC value that is not reached.
+const NEVER: u64 = u64::MAX;
 
 impl LocalApic {
     /// A local APIC after reset: in xAPIC mode at 0xfee00000, software-disabled. `physical_address_bits` is the guest's
@@ -89,6 +95,7 @@ impl LocalApic {
             registers,
             errors: 0,
             timer: Timer::default(),
+            timer_due: NEVER,
             dropped: 0,
             accepted: 0,
             changed: true,
@@ -109,6 +116,7 @@ impl LocalApic {
         self.identify();
         self.errors = 0;
         self.timer = Timer::default();
+        self.timer_due = NEVER;
         self.changed = true;
     }
 
@@ -176,9 +184,12 @@ impl LocalApic {
         InterruptStatus { requesting: self.registers.highest(IRR), servicing: self.registers.highest(ISR) }
     }
 
-    /// Whether IRR, ISR or TMR were changed here, not by the processor, since the last call.
+    /// Whether the mode, SVR, TPR, IRR, ISR or TMR were changed here, not by the processor, since the last call: if not,
+    /// what was decided about delivery then still holds.
+    #[inline(always)]
     pub fn take_changed(&mut self) -> bool {
-        core::mem::replace(&mut self.changed, false)
+        // The look alone is what happens at almost every entry.
+        self.changed && core::mem::replace(&mut self.changed, false)
     }
 
     /// The interrupt that is due: the highest in IRR, if its priority class is above the processor's. The processor
@@ -224,6 +235,7 @@ impl LocalApic {
     /// Sets the task priority register.
     pub fn set_tpr(&mut self, tpr: u8) {
         self.registers.write(TPR, tpr.into());
+        self.changed = true;
     }
 
     /// What CR8 reads: the task priority's class, 0 to 15.
@@ -249,16 +261,33 @@ impl LocalApic {
     /// The TSC value at which [`Self::expire`] must be called at the latest; `None` when no timer interrupt will come.
     /// It may lie in the past, and a guest may choose a period of a few ticks: a caller that sets an alarm for it keeps a
     /// least distance of its own choice, or such a guest never runs.
+    #[inline(always)]
     pub fn timer_deadline(&self) -> Option<u64> {
+        (self.timer_due != NEVER).then_some(self.timer_due)
+    }
+
+    /// After a write to anything that the timer's interrupt depends on.
+    fn update_timer_due(&mut self) {
         let raises = self.is_software_enabled() && self.registers.read(LVT_TIMER) & LVT_MASKED == 0;
-        self.timer.deadline(Settings::of(&self.registers)).filter(|_| raises)
+        let deadline = self.timer.deadline(Settings::of(&self.registers)).filter(|_| raises);
+        self.timer_due = deadline.unwrap_or(NEVER);
     }
 
     /// Raises the timer's interrupt if its count has reached 0 by TSC `now`. A periodic timer raises one interrupt
     /// however many periods have passed, and keeps its phase.
+    #[inline(always)]
     pub fn expire(&mut self, now: u64) {
+        if now >= self.timer_due {
+            self.settle_timer(now);
+        }
+    }
+
+    /// Brings the timer to TSC `now`, also where it raises nothing: before anything that it depends on is read or
+    /// changed.
+    fn settle_timer(&mut self, now: u64) {
         if self.timer.expire(Settings::of(&self.registers), now) {
             self.raise_local(LVT_TIMER);
+            self.update_timer_due();
         }
     }
 

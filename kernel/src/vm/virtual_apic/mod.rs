@@ -36,6 +36,9 @@ pub struct VirtualApic {
     processing: bool,
     /// CR8 as both the processor and the registers had it last (software only).
     task_priority: u8,
+    /// An interrupt is requested and was not injected: whether it can be now depends on more than the registers (software
+    /// only).
+    waiting: bool,
     /// Interrupts that were injected (software only).
     injected: u64,
 }
@@ -58,6 +61,7 @@ impl VirtualApic {
             passes: false,
             processing: false,
             task_priority: 0,
+            waiting: false,
             injected: 0,
         };
         let apic = match hardware {
@@ -107,7 +111,9 @@ impl VirtualApic {
         apic.expire(now);
         if self.way() == ApicWay::Software {
             self.inject(apic, vcpu);
-        } else if let Some(hardware) = vcpu.apic_virtualization() {
+        } else if apic.take_changed()
+            && let Some(hardware) = vcpu.apic_virtualization()
+        {
             self.update(apic, hardware);
         }
     }
@@ -158,9 +164,6 @@ impl VirtualApic {
             self.processing = processing;
             hardware.set_posted_processing(self.posted.filter(|_| processing));
         }
-        if !apic.take_changed() {
-            return;
-        }
         hardware.set_interrupt_status(apic.interrupt_status());
         let eoi_exits = apic.level_triggered();
         if eoi_exits != self.eoi_exits {
@@ -176,6 +179,9 @@ impl VirtualApic {
             self.task_priority = class;
             vcpu.set_task_priority(class);
         }
+        if !apic.take_changed() && !self.waiting {
+            return;
+        }
         if apic.pending().is_some() && vcpu.can_take_interrupt()
             // It can take one: that was just asked.
             && let Some(vector) = apic.acknowledge()
@@ -183,8 +189,10 @@ impl VirtualApic {
             vcpu.inject(vector);
             self.injected += 1;
         }
-        vcpu.request_interrupt_window(apic.pending().is_some());
-        vcpu.request_priority_exit(apic.is_held_back_by_task_priority());
+        let (due, held_back) = (apic.pending().is_some(), apic.is_held_back_by_task_priority());
+        self.waiting = due || held_back;
+        vcpu.request_interrupt_window(due);
+        vcpu.request_priority_exit(held_back);
     }
 }
 

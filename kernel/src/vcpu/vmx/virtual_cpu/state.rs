@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::vcpu::event::PAGE_FAULT;
+use crate::vcpu::instruction::LONGEST_INSTRUCTION;
 use crate::vcpu::page_attribute_table::is_page_attribute_table;
 use crate::vcpu::vmx::control_registers::cr0;
 use crate::vcpu::{ApicVirtualization, ControlState, GeneralProtection, NotNow, Segment, SegmentName};
 
 const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
+const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 /// SCE, LME, LMA and NXE: what a guest may set. It is shown no feature that has another bit.
 const EFER_OFFERED: u64 = 1 | EFER_LONG_MODE_ENABLE | EFER_LONG_MODE_ACTIVE | 1 << 11;
 /// DEBUGCTL.BTF: RFLAGS.TF traps branches only.
@@ -26,7 +28,10 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         self.registers = state.registers;
         self.written_rsp = state.registers.rsp;
         self.vmcs.set(GUEST_RSP, state.registers.rsp);
-        (self.cr2, self.efer) = (0, 0);
+        self.cr2 = 0;
+        // "IA-32e mode guest" must agree with EFER.LMA at entry. The guest changes both by CR0.PG, and an unrestricted
+        // guest's exits put both into the control structure (SDM vol. 3, 28.3.1 and 28.3.2): from here on they agree.
+        self.vmcs.set(ENTRY_CONTROLS, self.controls.entry.bits());
         self.set_task_priority(0);
         (self.pending, self.waiting, self.next_rip) = (None, None, None);
         (self.window_wanted, self.priority_exit_wanted, self.shut_down) = (false, false, false);
@@ -58,7 +63,7 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
             cr2: self.cr2,
             cr3: vmcs.get(GUEST_CR3),
             cr4: self.cr4.seen(vmcs.get(GUEST_CR4), vmcs.get(CR4_READ_SHADOW)),
-            efer: self.efer,
+            efer: vmcs.get(GUEST_EFER),
             rflags: vmcs.get(GUEST_RFLAGS),
             privilege_level,
         }
@@ -87,7 +92,10 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
     }
 
     fn advance_to(&mut self, rip: u64) {
-        let rip = if self.mode() == Mode::Long { rip } else { rip & 0xffff_ffff };
+        // Only outside 64-bit mode does RIP wrap, and only an instruction that begins below 4 GiB can pass it there. With
+        // all others the mode, which is half a dozen fields, does not matter.
+        let passes = (0..LONGEST_INSTRUCTION as u64).contains(&rip.wrapping_sub(1 << 32));
+        let rip = if passes && self.mode() != Mode::Long { rip & 0xffff_ffff } else { rip };
         self.vmcs.set(GUEST_RIP, rip);
         self.clear_interruptibility(SHADOW);
         let flags = self.vmcs.get(GUEST_RFLAGS);
@@ -175,14 +183,14 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
     }
 
     fn write_efer(&mut self, value: u64) -> Result<(), GeneralProtection> {
-        let changed = value ^ self.efer;
+        let old = self.vmcs.get(GUEST_EFER);
+        let changed = value ^ old;
         let paging = self.vmcs.get(GUEST_CR0) & cr0::PG != 0;
         if value & !EFER_OFFERED != 0 || paging && changed & EFER_LONG_MODE_ENABLE != 0 {
             return Err(GeneralProtection);
         }
         // LMA is the processor's: it follows LME and CR0.PG.
-        self.efer = value & !EFER_LONG_MODE_ACTIVE | self.efer & EFER_LONG_MODE_ACTIVE;
-        self.vmcs.set(GUEST_EFER, self.efer);
+        self.vmcs.set(GUEST_EFER, value & !EFER_LONG_MODE_ACTIVE | old & EFER_LONG_MODE_ACTIVE);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 use super::*;
 use crate::vcpu::vmx::control_registers::{cr0, cr4};
 use crate::vcpu::vmx::fake::*;
+use crate::vcpu::vmx::spec::control::EntryControls;
 use crate::vcpu::vmx::spec::exit_reason::*;
 use crate::vcpu::{Access, ControlState, GeneralProtection, Instruction, NotNow, SegmentName};
 use crate::vcpu::{ApicVirtualization, PassedMsrs, PostedProcessing};
