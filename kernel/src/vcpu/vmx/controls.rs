@@ -94,7 +94,10 @@ impl Controls {
         } else {
             left_out.push("ENABLE_VPID");
         }
-        if !has_preemption_timer(capabilities) {
+        if has_preemption_timer(capabilities) {
+            controls.pin |= PinBased::ACTIVATE_PREEMPTION_TIMER;
+            controls.exit |= ExitControls::SAVE_PREEMPTION_TIMER;
+        } else {
             left_out.push("ACTIVATE_PREEMPTION_TIMER");
         }
         Ok((controls, left_out))
@@ -102,7 +105,7 @@ impl Controls {
 }
 
 /// Whether the VMX-preemption timer can be used: counting, and its value kept over exits.
-pub const fn has_preemption_timer(capabilities: &Capabilities) -> bool {
+const fn has_preemption_timer(capabilities: &Capabilities) -> bool {
     capabilities.pin.may & PinBased::ACTIVATE_PREEMPTION_TIMER.bits() != 0
         && capabilities.exit.may & ExitControls::SAVE_PREEMPTION_TIMER.bits() != 0
 }

@@ -71,6 +71,8 @@ pub struct VmxVirtualCpu<P = Machine> {
     priority_exit_wanted: bool,
     /// The TPR threshold as the control structure has it.
     threshold: u32,
+    /// The preemption timer was set to something, or has run down: it is to be set again even where it is not wanted.
+    timer_runs: bool,
     /// The next entry flushes this guest's translations.
     flush: bool,
     /// The processor has shut down, and its state is undefined.
@@ -130,10 +132,12 @@ impl<P: Processor> VmxVirtualCpu<P> {
             window_wanted: false,
             priority_exit_wanted: false,
             threshold: 0,
+            timer_runs: true,
             flush: true,
             shut_down: false,
         };
         cpu.set_nested_root(nested_root);
+        cpu.set_preemption_timer(None);
         cpu.start(Start::StartupInterrupt { vector: 0 });
         Ok(cpu)
     }
@@ -144,16 +148,16 @@ impl<P: Processor> VmxVirtualCpu<P> {
     }
 
     /// Ends [`run`](VirtualCpu::run) as if by an interrupt after about `ticks` of the VMX-preemption timer, counted
-    /// while the guest runs; `None` switches it off. Says whether the processor has the timer. It ticks once for 2 to
-    /// the power of [`Capabilities::preemption_timer_rate`] ticks of the time-stamp counter.
+    /// while the guest runs; `None` for the longest time that the timer has. Says whether the processor has the timer. It
+    /// ticks once for 2 to the power of [`Capabilities::preemption_timer_rate`] ticks of the time-stamp counter.
     pub fn set_preemption_timer(&mut self, ticks: Option<u32>) -> bool {
-        if !controls::has_preemption_timer(&self.capabilities) {
+        // It is active always: to switch it on and off would be two controls to write, each way.
+        if !self.controls.pin.contains(PinBased::ACTIVATE_PREEMPTION_TIMER) {
             return false;
         }
-        self.controls.pin.set(PinBased::ACTIVATE_PREEMPTION_TIMER, ticks.is_some());
-        self.controls.exit.set(ExitControls::SAVE_PREEMPTION_TIMER, ticks.is_some());
-        if let Some(ticks) = ticks {
-            self.vmcs.set(PREEMPTION_TIMER, ticks);
+        if ticks.is_some() || self.timer_runs {
+            self.vmcs.set(PREEMPTION_TIMER, ticks.unwrap_or(u32::MAX));
+            self.timer_runs = ticks.is_some();
         }
         true
     }
@@ -346,7 +350,8 @@ impl<P: Processor> VmxVirtualCpu<P> {
     fn finish_exit(&mut self, reason: ExitReason) -> Exit {
         let exit = decode::decode(&self.vmcs, reason, &self.registers);
         match exit {
-            Exit::ExternalInterrupt if reason.basic() == exit_reason::EXTERNAL_INTERRUPT => {
+            Exit::ExternalInterrupt if reason.basic() == exit_reason::PREEMPTION_TIMER_EXPIRED => self.timer_runs = true,
+            Exit::ExternalInterrupt => {
                 let acknowledged = self.written.exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT);
                 let information = self.vmcs.get(EXIT_INTERRUPTION_INFORMATION);
                 let vector = Vector((information & interruption::VECTOR) as u8);

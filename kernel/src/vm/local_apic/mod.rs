@@ -154,10 +154,10 @@ impl LocalApic {
             return;
         }
         let illegal = requests.remove_illegal();
-        self.accepted = self.accepted.saturating_add(requests.len().into());
-        self.registers.merge(IRR, requests);
-        self.registers.subtract(TMR, requests);
-        self.changed = true;
+        // One at a time: there is hardly ever more than one.
+        while let Some(vector) = requests.take() {
+            self.request(vector);
+        }
         if illegal != 0 {
             self.dropped = self.dropped.saturating_add(illegal.into());
             self.signal_error(ESR_RECEIVE_ILLEGAL_VECTOR);
@@ -309,9 +309,22 @@ impl LocalApic {
 
     /// Accepts one interrupt.
     fn receive(&mut self, vector: Vector) {
-        let mut requests = [0; 4];
-        requests[usize::from(vector.0 >> 6)] = 1 << (vector.0 & 63);
-        self.accept(requests);
+        if !self.is_software_enabled() {
+            self.dropped = self.dropped.saturating_add(1);
+        } else if vector.0 < 16 {
+            self.dropped = self.dropped.saturating_add(1);
+            self.signal_error(ESR_RECEIVE_ILLEGAL_VECTOR);
+        } else {
+            self.request(vector);
+        }
+    }
+
+    /// Puts a vector that is allowed into IRR, as an edge.
+    fn request(&mut self, vector: Vector) {
+        self.registers.insert(IRR, vector);
+        self.registers.remove(TMR, vector);
+        self.accepted = self.accepted.saturating_add(1);
+        self.changed = true;
     }
 
     /// Notes an error for ESR and raises the error interrupt (section 11.5.3).

@@ -1,5 +1,7 @@
 //! A set of interrupt vectors on its way into IRR.
 
+use addr::Vector;
+
 /// 256 bits, one a vector; the same form as the requests of a posted-interrupt descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct VectorSet([u64; 4]);
@@ -22,13 +24,21 @@ impl VectorSet {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// Whether there is no vector.
-    pub fn is_empty(&self) -> bool {
-        self.0 == [0; 4]
+    /// Takes the lowest vector out.
+    pub fn take(&mut self) -> Option<Vector> {
+        for (index, word) in self.0.iter_mut().enumerate() {
+            if *word != 0 {
+                let bit = word.trailing_zeros();
+                *word &= *word - 1;
+                return Some(Vector((index * 64) as u8 + bit as u8));
+            }
+        }
+        None
     }
 
-    /// Register `index` (0 to 7) of the eight that show the set, 32 vectors each; 0 beyond.
-    pub fn register(&self, index: usize) -> u32 {
-        self.0.get(index / 2).map_or(0, |word| (word >> (32 * (index % 2))) as u32)
+    /// Whether there is no vector.
+    pub fn is_empty(&self) -> bool {
+        // Not `== [0; 4]`, which becomes a call of memcmp.
+        self.0.iter().fold(0, |all, word| all | word) == 0
     }
 }

@@ -166,7 +166,7 @@ impl VirtualApic {
         }
         hardware.set_interrupt_status(apic.interrupt_status());
         let eoi_exits = apic.level_triggered();
-        if eoi_exits != self.eoi_exits {
+        if differ(&eoi_exits, &self.eoi_exits) {
             self.eoi_exits = eoi_exits;
             hardware.set_eoi_exits(eoi_exits);
         }
@@ -194,6 +194,11 @@ impl VirtualApic {
         vcpu.request_interrupt_window(due);
         vcpu.request_priority_exit(held_back);
     }
+}
+
+/// Not `!=`, which becomes a call of memcmp.
+fn differ(one: &[u64; 4], other: &[u64; 4]) -> bool {
+    one.iter().zip(other).fold(0, |all, (one, other)| all | (one ^ other)) != 0
 }
 
 /// What of a virtual CPU this needs; every [`VirtualCpu`] is one.
