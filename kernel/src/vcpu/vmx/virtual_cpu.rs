@@ -350,7 +350,9 @@ impl<P: Processor> VmxVirtualCpu<P> {
     fn finish_exit(&mut self, reason: ExitReason) -> Exit {
         let exit = decode::decode(&self.vmcs, reason, &self.registers);
         match exit {
-            Exit::ExternalInterrupt if reason.basic() == exit_reason::PREEMPTION_TIMER_EXPIRED => self.timer_runs = true,
+            Exit::ExternalInterrupt if reason.basic() == exit_reason::PREEMPTION_TIMER_EXPIRED => {
+                self.timer_runs = true
+            }
             Exit::ExternalInterrupt => {
                 let acknowledged = self.written.exit.contains(ExitControls::ACKNOWLEDGE_INTERRUPT_ON_EXIT);
                 let information = self.vmcs.get(EXIT_INTERRUPTION_INFORMATION);

@@ -1,11 +1,13 @@
 //! The configuration: which guests there are, and what belongs to each. TOML, in the archive's `postern.toml`.
 
+mod section;
+
 use addr::{Bdf, PciAddress};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-use serde::{Deserialize, Deserializer, de};
+use section::Section;
 
 /// Longest configuration in bytes: reading it takes a multiple of its size from a small heap.
 const MAXIMUM_BYTES: usize = 32 << 10;
@@ -19,20 +21,16 @@ const MINIMUM_MEMORY_MIB: u64 = 2;
 const MAXIMUM_MEMORY_MIB: u64 = 2048;
 
 /// The configuration of the machine.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub struct Config {
     /// The hypervisor's own settings.
-    #[serde(default)]
     pub hypervisor: Hypervisor,
     /// The guests, in the order of the file.
-    #[serde(default, rename = "guest")]
     pub guests: Vec<Guest>,
 }
 
 /// The hypervisor's own settings.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub struct Hypervisor {
     /// The I/O port of QEMU's isa-debug-exit device, which ends the machine with a result. Without it the machine
     /// halts when its guests have ended.
@@ -42,8 +40,7 @@ pub struct Hypervisor {
 }
 
 /// One guest.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub struct Guest {
     /// Its name, in the log and the report.
     pub name: String,
@@ -52,10 +49,8 @@ pub struct Guest {
     /// Its memory in MiB.
     pub memory_mib: u64,
     /// Its command line.
-    #[serde(default)]
     pub command_line: String,
     /// The devices that belong to it.
-    #[serde(default)]
     pub devices: Vec<DeviceName>,
 }
 
@@ -106,13 +101,35 @@ impl fmt::Display for DeviceName {
     }
 }
 
-impl<'de> Deserialize<'de> for DeviceName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| {
-            de::Error::custom(format!(
-                "{text:?} names no device: write vendor:device such as \"8086:10d3\", or an address such as \"0000:00:03.0\""
-            ))
+impl Config {
+    fn read(file: &Section<'_>) -> Result<Self, String> {
+        let hypervisor = file.section("hypervisor", &["debug_exit_port", "fault_limit"])?;
+        let hypervisor = hypervisor.map(|section| Hypervisor::read(&section)).transpose()?.unwrap_or_default();
+        let keys = ["name", "kernel", "memory_mib", "command_line", "devices"];
+        let guests = file.sections("guest", &keys)?.map(|section| Guest::read(&section?)).collect::<Result<_, _>>()?;
+        Ok(Self { hypervisor, guests })
+    }
+}
+
+impl Hypervisor {
+    fn read(section: &Section<'_>) -> Result<Self, String> {
+        Ok(Self {
+            debug_exit_port: section.number("debug_exit_port", u16::MAX.into())?.map(|port| port as u16),
+            fault_limit: section.number("fault_limit", u32::MAX.into())?.map(|limit| limit as u32),
+        })
+    }
+}
+
+impl Guest {
+    fn read(section: &Section<'_>) -> Result<Self, String> {
+        const NO_DEVICE: &str =
+            "names no device: write vendor:device such as \"8086:10d3\", or an address such as \"0000:00:03.0\"";
+        Ok(Self {
+            name: section.needed_text("name")?.to_string(),
+            kernel: section.needed_text("kernel")?.to_string(),
+            memory_mib: section.needed_number("memory_mib", u64::MAX)?,
+            command_line: section.text("command_line")?.unwrap_or_default().to_string(),
+            devices: section.texts("devices", NO_DEVICE, DeviceName::parse)?,
         })
     }
 }
@@ -122,7 +139,7 @@ pub fn parse(text: &str) -> Result<Config, String> {
     if text.len() > MAXIMUM_BYTES {
         return Err(format!("the configuration is {} bytes long; the limit is {MAXIMUM_BYTES}", text.len()));
     }
-    let config: Config = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_string())?;
+    let config = section::read(text, &["hypervisor", "guest"], Config::read)?;
     if config.guests.is_empty() {
         return Err("the configuration has no [[guest]]".to_string());
     }
@@ -204,7 +221,21 @@ mod tests {
         let device = parse(&GOOD.replace("8086:10d3", "8086")).unwrap_err();
         assert!(device.contains("line 9") && device.contains("names no device"), "{device}");
         assert!(parse("").unwrap_err().contains("no [[guest]]"));
-        assert!(parse("[[guest]\n").is_err());
+        for (wrong, line, word) in [
+            ("[[guest]\n", 1, ""),
+            ("\n[guest]\n", 2, "a list"),
+            ("hypervisor = 7\n", 1, "a table"),
+            ("guest = [7]\n", 1, "a table"),
+            ("[hypervisor]\ndebug_exit_port = 65536\n", 2, "0 to 65535"),
+            ("[hypervisor]\nfault_limit = \"1\"\n", 2, "whole number"),
+            ("[[guest]]\nname = 1\n", 2, "a text"),
+            ("[[guest]]\nname = \"a\"\nkernel = \"a\"\n", 1, "\"memory_mib\" is missing"),
+            ("[[guest]]\nname = \"a\"\nkernel = \"a\"\nmemory_mib = 2\ndevices = [1]\n", 5, "a text"),
+            ("[[gest]]\n", 1, "hypervisor, guest"),
+        ] {
+            let error = parse(wrong).unwrap_err();
+            assert!(error.starts_with(&format!("line {line}: ")) && error.contains(word), "{wrong:?}: {error}");
+        }
         assert!(parse(&GOOD.replace("16", "1")).unwrap_err().contains("memory_mib is 1"));
         assert!(parse(&GOOD.replace("16", "-1")).is_err());
         assert!(parse(&GOOD.replace("16", "99999999999999999999")).is_err());
