@@ -25,6 +25,7 @@ FIGURES = {
     "rdmsr": "RDMSR of the x2APIC timer's current count, round trip",
     "wrmsr": "WRMSR of the x2APIC timer's divider, round trip",
     "out": "OUT to an unused port, round trip",
+    "device": "interrupt of a device while running, until its handler",
     "self-ipi": "self-IPI, until its handler",
     "eoi": "end of interrupt",
     "timer": "timer interrupt while running, until its handler",
@@ -48,7 +49,7 @@ def judge(run):
 
 def make_bench_iso(folder):
     """One CD for all runs: a change of the sources meanwhile must not look like a difference between processors or runs."""
-    guest = exit_case("bench", judge.__doc__, judge, command_line="bench")
+    guest = exit_case("bench", judge.__doc__, judge, command_line="bench", doorbell="doorbell_port = 0x81")
     return make_iso(Case(guest.name, guest.about, judge, prepare=guest.prepare, options=guest.options).arguments(folder), folder)
 
 

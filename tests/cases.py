@@ -157,7 +157,8 @@ def configuration(text):
     return prepare
 
 
-def guest(name="netprobe", kernel="netprobe", memory="memory_mib = 16", command_line="", devices='"8086:10d3"', more=""):
+def guest(name="netprobe", kernel="netprobe", memory="memory_mib = 16", command_line="", devices='"8086:10d3"', more="",
+          doorbell=""):
     return f"""
 [hypervisor]
 debug_exit_port = 0xf4
@@ -168,6 +169,7 @@ kernel = "{kernel}"
 {memory}
 command_line = "{command_line}"
 devices = [{devices}]
+{doorbell}
 """
 
 

@@ -69,10 +69,10 @@ def exitprobe():
     return TARGET / "x86_64-unknown-none/release/exitprobe"
 
 
-def exit_case(name, about, judge, command_line="", **fields):
+def exit_case(name, about, judge, command_line="", doorbell="", **fields):
     def prepare(folder):
         (folder / "config.toml").write_text(
-            guest(name="exitprobe", kernel="exitprobe", command_line=command_line, devices=""))
+            guest(name="exitprobe", kernel="exitprobe", command_line=command_line, devices="", doorbell=doorbell))
         image = exitprobe()
         stripped = subprocess.run(["strip", "--strip-all", "-o", folder / "exitprobe", image], check=False)
         if stripped.returncode:

@@ -2,6 +2,7 @@
 
 use crate::console::report::Report;
 use crate::console::serial;
+use crate::cpu::interrupts::Source;
 use crate::cpu::serving::{self, Served};
 use crate::cpu::{interrupts, local_apic};
 use crate::machine::config_space::MachineConfigSpace;
@@ -17,7 +18,7 @@ use crate::vm::guest::Guest;
 use crate::vm::local_apic::Effect;
 use crate::vm::pci::{MsixEffect, PciEffect, PciEffectKind};
 use crate::vm::platform::{Host, Services};
-use addr::HostPhys;
+use addr::{HostPhys, Vector};
 use alloc::format;
 use alloc::string::String;
 use core::fmt::Write;
@@ -46,6 +47,8 @@ struct Machine {
     attacks: Attacks,
     name: String,
     complaints: u32,
+    /// The vector of this machine that stands for the guest's doorbell, once it was rung.
+    doorbell: Option<Vector>,
 }
 
 impl Machine {
@@ -112,6 +115,20 @@ impl Host for Machine {
         self.complain(format_args!("it has one processor; ignored: {effect:?}"));
     }
 
+    fn doorbell(&mut self, vector: Vector) {
+        // The only processor of the guest is number 0.
+        let source = Source::Device { vcpu: 0, guest_vector: vector };
+        self.doorbell = self.doorbell.or_else(|| interrupts::allocate(source));
+        match self.doorbell {
+            Some(own) => {
+                interrupts::set(own, source);
+                // It stays pending here until the guest is entered, and takes it out again as any other would.
+                local_apic::notify(local_apic::id(), own);
+            }
+            None => self.complain(format_args!("its doorbell is silent: no interrupt vector is left")),
+        }
+    }
+
     fn line(&mut self, line: String) {
         // The serial line never reports an error.
         let _ = writeln!(serial::line(), "[{}] {line}", self.name);
@@ -151,8 +168,14 @@ fn read(memory: &DeviceMemory, offset: u64, bytes: u8) -> u64 {
 impl<E: Engine> Life<E> {
     /// A guest that is ready to run.
     pub fn new(guest: Guest<E>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
-        let machine =
-            Machine { passthrough, report, attacks: Attacks::default(), name: guest.name.clone(), complaints: 0 };
+        let machine = Machine {
+            passthrough,
+            report,
+            attacks: Attacks::default(),
+            name: guest.name.clone(),
+            complaints: 0,
+            doorbell: None,
+        };
         Self { guest, config, machine, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
     }
 

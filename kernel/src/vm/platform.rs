@@ -8,7 +8,7 @@ use crate::vm::memory::{GuestMemory, GuestMemoryAccess};
 use crate::vm::msr::Msrs;
 use crate::vm::pci::{GuestPciBus, PciEffect, TrappedRead, TrappedWrite};
 use crate::vm::serial::{self, SerialPort};
-use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE};
+use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, Vector};
 use alloc::string::String;
 use pci::{ConfigSpace, Width};
 
@@ -25,6 +25,8 @@ pub trait Host {
     fn pci_effect(&mut self, effect: PciEffect);
     /// The guest's local APIC asks for an interrupt elsewhere.
     fn apic_effect(&mut self, effect: local_apic::Effect);
+    /// The guest has rung its doorbell: `vector` is to reach its processor on the way of a device's message.
+    fn doorbell(&mut self, vector: Vector);
     /// The guest has printed a line.
     fn line(&mut self, line: String);
     /// A read of a function's registers in a page that the guest may not have whole.
@@ -62,13 +64,19 @@ pub struct Platform<M = GuestMemory> {
     /// Its model-specific registers.
     pub msrs: Msrs,
     serial: SerialPort,
+    doorbell_port: Option<u16>,
 }
 
 impl<M: GuestMemoryAccess> Platform<M> {
     /// The platform of a guest with `memory` and the functions of `pci`.
     pub fn new(memory: M, pci: GuestPciBus, physical_address_bits: u8) -> Self {
         let apic = LocalApic::new(ApicId(0), true, physical_address_bits);
-        Self { memory, apic, pci, msrs: Msrs::default(), serial: SerialPort::default() }
+        Self { memory, apic, pci, msrs: Msrs::default(), serial: SerialPort::default(), doorbell_port: None }
+    }
+
+    /// Puts the doorbell at an I/O port, or takes it away.
+    pub fn set_doorbell(&mut self, port: Option<u16>) {
+        self.doorbell_port = port;
     }
 
     /// A read of `bytes` bytes (1, 2 or 4) from an I/O port. A port where nothing is reads as all ones.
@@ -101,6 +109,10 @@ impl<M: GuestMemoryAccess> Platform<M> {
         }
         if port == PM1A_CONTROL && bytes >= 2 && value & (SLEEP_ENABLE | SLEEP_TYPE) == SLEEP_ENABLE {
             return Outcome::PowerOff;
+        }
+        if self.doorbell_port == Some(port) {
+            services.host.doorbell(Vector(value as u8));
+            return Outcome::Continue;
         }
         for byte in 0..u16::from(bytes) {
             let line = serial_offset(port.wrapping_add(byte))

@@ -50,6 +50,9 @@ pub struct Guest {
     pub memory_mib: u64,
     /// Its command line.
     pub command_line: String,
+    /// An I/O port where its kernel asks for an interrupt that takes the way of a passed-through device's, for
+    /// measurements and tests on machines that have no device to pass through. Without it there is no such port.
+    pub doorbell_port: Option<u16>,
     /// The devices that belong to it.
     pub devices: Vec<DeviceName>,
 }
@@ -105,7 +108,7 @@ impl Config {
     fn read(file: &Section<'_>) -> Result<Self, String> {
         let hypervisor = file.section("hypervisor", &["debug_exit_port", "fault_limit"])?;
         let hypervisor = hypervisor.map(|section| Hypervisor::read(&section)).transpose()?.unwrap_or_default();
-        let keys = ["name", "kernel", "memory_mib", "command_line", "devices"];
+        let keys = ["name", "kernel", "memory_mib", "command_line", "devices", "doorbell_port"];
         let guests = file.sections("guest", &keys)?.map(|section| Guest::read(&section?)).collect::<Result<_, _>>()?;
         Ok(Self { hypervisor, guests })
     }
@@ -129,6 +132,7 @@ impl Guest {
             kernel: section.needed_text("kernel")?.to_string(),
             memory_mib: section.needed_number("memory_mib", u64::MAX)?,
             command_line: section.text("command_line")?.unwrap_or_default().to_string(),
+            doorbell_port: section.number("doorbell_port", u16::MAX.into())?.map(|port| port as u16),
             devices: section.texts("devices", NO_DEVICE, DeviceName::parse)?,
         })
     }

@@ -6,7 +6,7 @@ use crate::vcpu::{Event, IoWidth};
 use crate::vm::local_apic::Effect;
 use crate::vm::pci::{GuestPciBus, PciEffect};
 use crate::vm::platform::Host;
-use addr::{ApicId, HostPhys, PciAddress};
+use addr::{ApicId, HostPhys, PciAddress, Vector};
 use alloc::vec;
 use alloc::vec::Vec;
 use pci::Width;
@@ -23,11 +23,15 @@ impl ConfigSpace for NoFunctions {
 }
 
 #[derive(Default)]
-struct Lines(Vec<String>);
+struct Lines(Vec<String>, Vec<Vector>);
 
 impl Host for Lines {
     fn pci_effect(&mut self, _: PciEffect) {}
     fn apic_effect(&mut self, _: Effect) {}
+    fn doorbell(&mut self, vector: Vector) {
+        self.1.push(vector);
+    }
+
     fn line(&mut self, line: String) {
         self.0.push(line);
     }
@@ -218,4 +222,19 @@ fn a_guest_that_single_steps_does_not_sleep_in_a_halt() {
     bench.vcpu.set_rflags(0x102);
     assert_eq!(bench.serve(Exit::Halt), Next::Run);
     assert!(matches!(bench.raised(), Some(Event::Exception { vector: 1, .. })));
+}
+
+#[test]
+fn a_doorbell_rings_where_it_is_and_nowhere_without_one() {
+    let mut bench = Bench::with(&[]);
+    let ring = |bench: &mut Bench, port| {
+        bench.stops(Exit::Io(IoAccess { port, ..OUT_BYTE }), "did not say where its I/O instruction ends");
+    };
+    bench.vcpu.registers_mut().rax = 0xffff_ff61;
+    ring(&mut bench, 0x81);
+    assert!(bench.lines.1.is_empty());
+    bench.platform.set_doorbell(Some(0x81));
+    ring(&mut bench, 0x80);
+    ring(&mut bench, 0x81);
+    assert_eq!(bench.lines.1, [Vector(0x61)]);
 }
