@@ -20,7 +20,9 @@ use crate::vcpu::vmx::spec::exit_reason::{self, ExitReason};
 use crate::vcpu::vmx::spec::field::*;
 use crate::vcpu::vmx::spec::{ept, instruction_error, interruption, qualification};
 use crate::vcpu::vmx::{Capabilities, Controls, HostState, VmxError, controls, decode, initial};
-use crate::vcpu::{Combined, EntryFailure, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine};
+use crate::vcpu::{
+    ApicCapability, Combined, EntryFailure, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine,
+};
 use addr::{HostPhys, Vector};
 
 const RFLAGS_TRAP: u64 = 1 << 8;
@@ -45,6 +47,8 @@ pub struct VmxVirtualCpu<P = Machine> {
     msr_area: Region<MsrArea>,
     virtual_apic: &'static VirtualApicPage,
     capabilities: Capabilities,
+    /// Which of them are for the local APIC: asked with every interrupt.
+    apic_capability: ApicCapability,
     /// As they are in the control structure, but for [`Self::update_controls`] to come.
     controls: Controls,
     written: Controls,
@@ -116,6 +120,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
             msr_area,
             virtual_apic,
             capabilities,
+            apic_capability: controls::apic_capability(&capabilities),
             controls,
             written: controls,
             cr0: ControlRegister::cr0(&capabilities),

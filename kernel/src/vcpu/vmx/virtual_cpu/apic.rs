@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::vcpu::vmx::spec::control::Secondary;
-use crate::vcpu::{ApicCapability, ApicVirtualization, ApicWay, InterruptStatus, PassedMsrs, PostedProcessing};
+use crate::vcpu::{ApicVirtualization, ApicWay, InterruptStatus, PassedMsrs, PostedProcessing};
 
 /// The first model-specific register of the local APIC in x2APIC mode.
 const FIRST_MSR: u32 = 0x800;
@@ -24,7 +24,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
 
 impl<P: Processor> ApicVirtualization for VmxVirtualCpu<P> {
     fn capability(&self) -> ApicCapability {
-        controls::apic_capability(&self.capabilities)
+        self.apic_capability
     }
 
     fn page(&self) -> &'static VirtualApicPage {
