@@ -76,9 +76,8 @@ fn prepare<E: Engine>(found: Handover) -> Result<Life<E>, String> {
     }
     log::info!("{} remapping units work; local APIC in {mode:?} mode", passthrough.units.working());
 
-    let kernel = archive.member(&guest_config.kernel).map_err(|error| error.to_string())?;
     let mut engine = E::enable(&mut EngineFrames).map_err(|error| error.to_string())?;
-    let guest = build_guest(&mut engine, 0, guest_config, kernel, &mut config_space, &mut passthrough)?;
+    let guest = build_guest(&mut engine, 0, guest_config, &archive, &mut config_space, &mut passthrough)?;
     guest.verify()?;
     passthrough.verify(guest.number)?;
     release_archive(ramdisk);
@@ -102,12 +101,12 @@ fn build_guest<E: Engine>(
     engine: &mut E,
     number: u8,
     config: &config::Guest,
-    kernel: &[u8],
+    archive: &Archive<'_>,
     config_space: &mut MachineConfigSpace,
     passthrough: &mut Passthrough,
 ) -> Result<Guest<E>, String> {
     let devices: Vec<PciAddress> = passthrough.select(&config.devices)?;
-    let prepared = guest::prepare(number, config, kernel)?;
+    let prepared = guest::prepare(number, config, archive)?;
     let mut functions = Vec::new();
     for (device, slot) in devices.into_iter().zip(FIRST_GUEST_SLOT..) {
         passthrough.assign(config_space, device, number, &prepared.memory)?;

@@ -5,12 +5,14 @@ use crate::vcpu::{DescriptorTable, Registers, Segment, SegmentAttributes};
 /// The ways in which a virtual CPU can begin to execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// At a kernel's PVH entry point: 32-bit protected mode with flat segments, paging off, EBX = `start_info`.
-    Pvh {
-        /// Guest-physical address of the entry point (ELF note XEN_ELFNOTE_PHYS32_ENTRY).
+    /// As a boot loader leaves it to a kernel (PVH, Multiboot): 32-bit protected mode with flat segments, paging off.
+    Protected {
+        /// Guest-physical address of the entry point.
         entry: u32,
-        /// Guest-physical address of the `hvm_start_info`.
-        start_info: u32,
+        /// EAX.
+        rax: u32,
+        /// EBX: guest-physical address of what the loader tells.
+        information: u32,
     },
     /// In real mode after a start-up inter-processor interrupt: at the 4 KiB page with the number `vector`.
     StartupInterrupt {
@@ -54,15 +56,15 @@ const CACHE_DISABLE: u64 = 1 << 30;
 const RFLAGS_ONE: u64 = 1 << 1;
 
 impl Start {
-    /// The state that this start means. Selectors of a PVH start are 0: its segments are in no table, and the guest
-    /// must load a table of its own before it loads a segment register.
+    /// The state that this start means. Selectors of a protected start are 0: its segments are in no table, and the
+    /// guest must load a table of its own before it loads a segment register.
     pub fn initial_state(self) -> InitialState {
         match self {
-            Start::Pvh { entry, start_info } => InitialState {
+            Start::Protected { entry, rax, information } => InitialState {
                 cr0: PROTECTION_ENABLE | EXTENSION_TYPE,
                 rflags: RFLAGS_ONE,
                 rip: entry.into(),
-                registers: Registers { rbx: start_info.into(), ..Default::default() },
+                registers: Registers { rax: rax.into(), rbx: information.into(), ..Default::default() },
                 code: Segment::flat(0, SegmentAttributes::CODE_32),
                 data: Segment::flat(0, SegmentAttributes::DATA_32),
                 // "TR: base of '0' and limit of '0x67'", says the PVH start ABI.
@@ -90,9 +92,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pvh_start_is_flat_protected_mode_with_the_start_info_in_ebx() {
-        let state = Start::Pvh { entry: 0x20_0000, start_info: 0x9000 }.initial_state();
-        assert_eq!((state.cr0, state.rip, state.registers.rbx, state.rflags), (0x11, 0x20_0000, 0x9000, 2));
+    fn a_protected_start_is_flat_with_the_information_in_ebx() {
+        let state = Start::Protected { entry: 0x20_0000, rax: 7, information: 0x9000 }.initial_state();
+        assert_eq!((state.cr0, state.rip, state.rflags), (0x11, 0x20_0000, 2));
+        assert_eq!((state.registers.rax, state.registers.rbx), (7, 0x9000));
         assert_eq!((state.code.base, state.code.limit, state.data.limit), (0, u32::MAX, u32::MAX));
         assert!(state.code.attributes.default_big() && !state.code.attributes.long());
         assert_eq!(state.task.limit, 0x67);

@@ -5,12 +5,14 @@ use crate::memory::frames::Owner;
 use crate::memory::tables::Tables;
 use crate::memory::{frames, physical};
 use crate::vcpu::{Engine, FrameSource, NestedFormat, Start, VirtualCpu};
+use crate::vm::archive::Archive;
 use crate::vm::config;
 use crate::vm::exits::ExitCounts;
 use crate::vm::loader;
 use crate::vm::memory::GuestMemory;
 use crate::vm::pci::{AssignedFunction, GuestPciBus};
 use crate::vm::platform::Platform;
+use crate::vm::rom;
 use crate::vm::virtual_apic::VirtualApic;
 use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, PageSize};
 use alloc::format;
@@ -59,8 +61,15 @@ pub struct Prepared {
     start: loader::Start,
 }
 
-/// Allocates a guest's memory and loads its kernel.
-pub fn prepare(number: u8, config: &config::Guest, kernel: &[u8]) -> Result<Prepared, String> {
+/// Allocates a guest's memory and loads its kernel and what belongs to it, which is in `archive`.
+pub fn prepare(number: u8, config: &config::Guest, archive: &Archive<'_>) -> Result<Prepared, String> {
+    let member = |name: &str| archive.member(name).map_err(|error| error.to_string());
+    let mut modules = Vec::new();
+    for name in config.modules.split_ascii_whitespace() {
+        modules.push((name, member(name)?));
+    }
+    let kernel = member(&config.kernel)?;
+    let images = loader::Images { kernel, command_line: &config.command_line, modules: &modules };
     let bytes = config.memory_mib << 20;
     let mut memory = GuestMemory::allocate(number, bytes).ok_or_else(|| {
         let free = frames().table().count(Owner::Free) / 256;
@@ -69,8 +78,8 @@ pub fn prepare(number: u8, config: &config::Guest, kernel: &[u8]) -> Result<Prep
             config.name, config.memory_mib
         )
     })?;
-    let start = loader::load(kernel, &config.command_line, &mut memory, bytes)
-        .map_err(|error| format!("guest {:?}: {error}", config.name))?;
+    let start =
+        loader::load(&images, &mut memory, bytes).map_err(|error| format!("guest {:?}: {error}", config.name))?;
     Ok(Prepared { memory, start })
 }
 
@@ -93,10 +102,7 @@ impl<E: Engine> Guest<E> {
         }
         let vcpu = engine.new_virtual_cpu(&mut EngineFrames, nested.root());
         let mut vcpu = vcpu.map_err(|error| fail(error.to_string()))?;
-        let narrow = |address: GuestPhys| {
-            u32::try_from(address.as_u64()).map_err(|_| fail("its entry is above 4 GiB".to_string()))
-        };
-        vcpu.start(Start::Pvh { entry: narrow(start.entry)?, start_info: narrow(start.start_info)? });
+        vcpu.start(Start::Protected { entry: start.entry, rax: start.rax, information: start.information });
         let physical_address_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax as u8;
         let physical_address_bits = physical_address_bits.clamp(32, 52);
         let mut platform = Platform::new(memory, bus, physical_address_bits);
@@ -151,7 +157,14 @@ fn map<F: NestedFormat>(
         // No processor has been pointed to these tables yet.
         flush.complete(&paging::NeverLoaded, &mut tables).map_err(|_| "a new table was in use".to_string())
     };
-    add(0, memory.start(), memory.bytes(), Permissions::READ_WRITE_EXECUTE, MemoryType::WriteBack)?;
+    let (rom, end) = (rom::START.as_u64(), rom::END.as_u64());
+    for (from, to, permissions) in [
+        (0, rom, Permissions::READ_WRITE_EXECUTE),
+        (rom, end, Permissions::READ_EXECUTE),
+        (end, memory.bytes(), Permissions::READ_WRITE_EXECUTE),
+    ] {
+        add(from, HostPhys::new(memory.start().as_u64() + from), to - from, permissions, MemoryType::WriteBack)?;
+    }
     for function in functions {
         for (start, bytes, _) in function.memory_ranges() {
             if start.as_u64() < memory.bytes() {

@@ -1,75 +1,103 @@
-//! Puts a guest's kernel into its memory and tells how to start it: the PVH boot protocol (an ELF image with a Xen
-//! note that names a 32-bit entry; the guest finds an `hvm_start_info` structure at the address in EBX).
+//! Puts a guest's kernel into its memory and tells how to start it, by the protocol that the kernel is made for: PVH (an
+//! ELF image with a Xen note that names a 32-bit entry), or else Multiboot 1.
+//!
+//! What a kernel is told is in the guest's [ROM](crate::vm::rom): no kernel is loaded there, and none is told that its
+//! own memory is there.
+
+mod multiboot;
+mod pvh;
+#[cfg(test)]
+mod tests;
 
 use crate::vm::memory::{GuestMemoryAccess, OutOfRange};
-use addr::GuestPhys;
+use crate::vm::rom;
+use addr::{GuestPhys, PAGE_SIZE};
 use core::fmt;
 use elf::ElfBytes;
-use elf::abi::{ELFCLASS64, EM_X86_64, ET_EXEC, PT_LOAD, PT_NOTE};
+use elf::abi::{EM_386, EM_X86_64, ET_EXEC, PT_LOAD, PT_NOTE};
 use elf::endian::LittleEndian;
-use elf::note::Note;
 
-/// `hvm_start_info` (Xen, include/public/arch-x86/hvm/start_info.h): the layout.
-mod start_info {
-    /// The first word: "xEn3" with the high bit of the "E" set.
-    pub const MAGIC: u32 = 0x336e_c578;
-    /// Version 1 is the first with a memory map.
-    pub const VERSION: u32 = 1;
-    /// Memory map entry types are those of the ACPI system address map.
-    pub const MEMORY_TYPE_RAM: u32 = 1;
-}
-
-/// The note's type that names the physical address of the 32-bit entry.
-const XEN_ELFNOTE_PHYS32_ENTRY: u64 = 18;
-
-/// Where `hvm_start_info` goes: below 1 MiB, where kernels do not load themselves.
-const START_INFO: GuestPhys = GuestPhys::new(0x6000);
-const MEMORY_MAP: GuestPhys = GuestPhys::new(0x6100);
-const COMMAND_LINE: GuestPhys = GuestPhys::new(0x7000);
+/// Where in the ROM the protocol's structure is, the map of the guest's memory, and the list of its modules.
+const INFORMATION: u32 = rom::START.as_u64() as u32;
+const MEMORY_MAP: u32 = INFORMATION + 0x100;
+const MODULE_LIST: u32 = INFORMATION + 0x200;
+/// The names of the modules, one every [`NAME_BYTES`], each ended by a zero byte.
+const MODULE_NAMES: u32 = INFORMATION + 0x400;
+const NAME_BYTES: u32 = 0x80;
+const COMMAND_LINE: u32 = INFORMATION + 0x1000;
 /// Room for the command line, its final zero byte included.
 const COMMAND_LINE_BYTES: usize = 0x1000;
-/// A kernel may not load itself over the structures above.
-const RESERVED_END: u64 = COMMAND_LINE.as_u64() + COMMAND_LINE_BYTES as u64;
+/// Most modules of a guest: as many as there is room for their names.
+pub const MAXIMUM_MODULES: usize = 8;
+
+/// The kinds of memory that a kernel is told of: those of the ACPI system address map, in both protocols.
+const TYPE_MEMORY: u32 = 1;
+const TYPE_RESERVED: u32 = 2;
+/// How many ranges there are.
+const RANGES: u32 = 3;
+
+/// What is to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a> {
+    /// The kernel's image.
+    pub kernel: &'a [u8],
+    /// Its command line, at most 4095 bytes.
+    pub command_line: &'a str,
+    /// What it gets beside, by name, at most [`MAXIMUM_MODULES`].
+    pub modules: &'a [(&'a str, &'a [u8])],
+}
 
 /// How to start the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Start {
     /// Where its first instruction is.
-    pub entry: GuestPhys,
-    /// Where its `hvm_start_info` is.
-    pub start_info: GuestPhys,
+    pub entry: u32,
+    /// What it finds in EAX.
+    pub rax: u32,
+    /// Where the protocol's structure is, which it finds in EBX.
+    pub information: u32,
 }
 
 /// Why a kernel cannot be loaded.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LoadError {
-    /// It is not an ELF image, or a damaged one.
+    /// It is not an ELF image, or a damaged one, and no Multiboot header says how to load it nevertheless.
     NotElf,
-    /// It is an ELF image, but not an x86-64 executable.
+    /// It is an ELF image, but not an x86 executable.
     WrongKind,
-    /// It has no PVH entry.
+    /// It has neither a PVH entry nor a Multiboot header.
     NoEntry,
-    /// A segment does not fit in the guest's memory.
+    /// Its Multiboot header asks for what is not offered: these bits of its flags.
+    MultibootFlags(u32),
+    /// Its Multiboot header contradicts itself.
+    MultibootAddresses,
+    /// A segment or a module does not fit in the guest's memory.
     DoesNotFit {
-        /// Where the segment wants to be.
+        /// Where it goes.
         address: u64,
         /// Its size in memory, in bytes.
         bytes: u64,
     },
-    /// The command line is longer than 4095 bytes.
-    CommandLineTooLong,
+    /// The command line is longer than 4095 bytes, or there are too many modules or too long a name.
+    TooMuch,
 }
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotElf => f.write_str("the kernel is not a sound ELF image"),
-            Self::WrongKind => f.write_str("the kernel is not an x86-64 ELF executable"),
-            Self::NoEntry => f.write_str("the kernel has no PVH entry (no Xen PHYS32_ENTRY note)"),
-            Self::DoesNotFit { address, bytes } => {
-                write!(f, "the kernel's segment at {address:#x} of {bytes} bytes does not fit in the guest's memory")
+            Self::WrongKind => f.write_str("the kernel is not an x86 ELF executable"),
+            Self::NoEntry => {
+                f.write_str("the kernel has no PVH entry (a Xen PHYS32_ENTRY note) and no Multiboot header")
             }
-            Self::CommandLineTooLong => f.write_str("the command line is longer than 4095 bytes"),
+            Self::MultibootFlags(flags) => {
+                write!(f, "the kernel's Multiboot header asks for what is not offered: flags {flags:#x}")
+            }
+            Self::MultibootAddresses => f.write_str("the addresses in the kernel's Multiboot header make no sense"),
+            Self::DoesNotFit { address, bytes } => {
+                write!(f, "a segment or module at {address:#x} of {bytes} bytes does not fit in the guest's memory")
+            }
+            Self::TooMuch => f.write_str("the command line, or the list of modules or a name in it, is too long"),
         }
     }
 }
@@ -86,175 +114,127 @@ impl From<OutOfRange> for LoadError {
     }
 }
 
-/// Loads the ELF image `kernel` into `memory`, which is clear and `memory_bytes` long.
-pub fn load(
-    kernel: &[u8],
-    command_line: &str,
-    memory: &mut impl GuestMemoryAccess,
+/// What differs between the protocols in what a kernel is told. Lists and structures are of 32-bit words.
+struct Protocol {
+    /// What EAX is.
+    rax: u32,
+    /// A range of the memory map, from start, end and type.
+    range: fn(u32, u32, u32) -> [u32; 6],
+    /// How many words a module has in the list, and which, from its start, its end and where its name is.
+    module_words: u32,
+    module: fn(u32, u32, u32) -> [u32; 8],
+    /// The structure that EBX points to, from the number of modules, the number of ranges, and the bytes above 1 MiB.
+    information: fn(u32, u32, u32) -> [u32; 13],
+}
+
+/// Loads `images` into `memory`, which is clear and `memory_bytes` long: 2 MiB to 2 GiB.
+pub fn load(images: &Images<'_>, memory: &mut impl GuestMemoryAccess, memory_bytes: u64) -> Result<Start, LoadError> {
+    let mut loader = Loader { memory, memory_bytes, end: 0 };
+    let header = multiboot::Header::find(images.kernel);
+    let entry = match &header {
+        Some(header) if header.has_addresses() => header.load(images.kernel, &mut loader)?,
+        _ => match loader.load_elf(images.kernel)? {
+            ElfEntry::Pvh(entry) => return loader.tell(images, entry, &pvh::PROTOCOL),
+            ElfEntry::Plain(entry) => entry,
+        },
+    };
+    header.ok_or(LoadError::NoEntry)?.check()?;
+    loader.tell(images, entry, &multiboot::PROTOCOL)
+}
+
+/// Where an ELF image is entered: a physical address.
+enum ElfEntry {
+    /// By its PVH note.
+    Pvh(u64),
+    /// By its header.
+    Plain(u64),
+}
+
+/// A guest's memory while it is filled.
+struct Loader<'a, M> {
+    memory: &'a mut M,
     memory_bytes: u64,
-) -> Result<Start, LoadError> {
-    let elf = ElfBytes::<LittleEndian>::minimal_parse(kernel)?;
-    let header = &elf.ehdr;
-    if header.e_machine != EM_X86_64 || header.e_type != ET_EXEC || header.class != elf::file::Class::ELF64 {
-        return Err(LoadError::WrongKind);
-    }
-    // The class is checked as the file has it, too: the crate's constant and type are two names of one thing.
-    debug_assert_eq!(kernel.get(4), Some(&ELFCLASS64));
-    let segments = elf.segments().ok_or(LoadError::NotElf)?;
-    let mut entry = None;
-    for segment in segments.iter() {
-        if segment.p_type == PT_LOAD && segment.p_memsz > 0 {
-            let data = elf.segment_data(&segment)?;
-            let end = segment.p_paddr.checked_add(segment.p_memsz);
-            let fits = end.is_some_and(|end| end <= memory_bytes)
-                && segment.p_paddr >= RESERVED_END
-                && data.len() as u64 <= segment.p_memsz;
-            if !fits {
-                return Err(LoadError::DoesNotFit { address: segment.p_paddr, bytes: segment.p_memsz });
-            }
-            memory.write(GuestPhys::new(segment.p_paddr), data)?;
-        }
-        if segment.p_type == PT_NOTE {
-            entry = entry.or(entry_note(&elf, &segment)?);
-        }
-    }
-    let entry = entry.ok_or(LoadError::NoEntry)?;
-    if u64::from(entry) >= memory_bytes {
-        return Err(LoadError::DoesNotFit { address: entry.into(), bytes: 0 });
-    }
-    write_start_info(command_line, memory, memory_bytes)?;
-    Ok(Start { entry: GuestPhys::new(entry.into()), start_info: START_INFO })
+    /// Where what was loaded so far ends.
+    end: u64,
 }
 
-fn entry_note(
-    elf: &ElfBytes<'_, LittleEndian>,
-    segment: &elf::segment::ProgramHeader,
-) -> Result<Option<u32>, LoadError> {
-    for note in elf.segment_data_as_notes(segment)? {
-        if let Note::Unknown(note) = note
-            && note.n_type == XEN_ELFNOTE_PHYS32_ENTRY
-            && note.name == b"Xen\0"
-        {
-            // The descriptor has the size of an address of the kernel: 4 or 8 bytes, of which the low 4 count.
-            let low = note.desc.first_chunk::<4>().ok_or(LoadError::NoEntry)?;
-            return Ok(Some(u32::from_le_bytes(*low)));
+impl<M: GuestMemoryAccess> Loader<'_, M> {
+    /// Puts `data` at `address`, with `bytes` in all that are the kernel's.
+    fn put(&mut self, address: u64, data: &[u8], bytes: u64) -> Result<(), LoadError> {
+        let end = address.checked_add(bytes).filter(|end| {
+            let in_rom = address < rom::END.as_u64() && *end > rom::START.as_u64();
+            *end <= self.memory_bytes && !in_rom && data.len() as u64 <= bytes
+        });
+        let end = end.ok_or(LoadError::DoesNotFit { address, bytes })?;
+        self.memory.write(GuestPhys::new(address), data)?;
+        self.end = self.end.max(end);
+        Ok(())
+    }
+
+    /// Loads an ELF image's segments.
+    fn load_elf(&mut self, image: &[u8]) -> Result<ElfEntry, LoadError> {
+        let elf = ElfBytes::<LittleEndian>::minimal_parse(image)?;
+        if !matches!(elf.ehdr.e_machine, EM_386 | EM_X86_64) || elf.ehdr.e_type != ET_EXEC {
+            return Err(LoadError::WrongKind);
         }
-    }
-    Ok(None)
-}
-
-fn write_start_info(
-    command_line: &str,
-    memory: &mut impl GuestMemoryAccess,
-    memory_bytes: u64,
-) -> Result<(), LoadError> {
-    if command_line.len() >= COMMAND_LINE_BYTES {
-        return Err(LoadError::CommandLineTooLong);
-    }
-    memory.write(COMMAND_LINE, command_line.as_bytes())?;
-    let mut entry = [0u8; 24];
-    entry[8..16].copy_from_slice(&memory_bytes.to_le_bytes());
-    entry[16..20].copy_from_slice(&start_info::MEMORY_TYPE_RAM.to_le_bytes());
-    memory.write(MEMORY_MAP, &entry)?;
-    let mut info = [0u8; 56];
-    info[0..4].copy_from_slice(&start_info::MAGIC.to_le_bytes());
-    info[4..8].copy_from_slice(&start_info::VERSION.to_le_bytes());
-    info[24..32].copy_from_slice(&COMMAND_LINE.as_u64().to_le_bytes());
-    info[40..48].copy_from_slice(&MEMORY_MAP.as_u64().to_le_bytes());
-    info[48..52].copy_from_slice(&1u32.to_le_bytes());
-    memory.write(START_INFO, &info)?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-    use alloc::vec::Vec;
-
-    const MEMORY: u64 = 4 << 20;
-
-    /// An ELF image with one segment of `file` bytes at `paddr`, `memsz` long in memory, and a note for `entry`.
-    fn image(paddr: u64, file: &[u8], memsz: u64, entry: Option<u32>) -> Vec<u8> {
-        let mut note = Vec::new();
-        if let Some(entry) = entry {
-            for word in [4u32, 4, XEN_ELFNOTE_PHYS32_ENTRY as u32] {
-                note.extend_from_slice(&word.to_le_bytes());
+        let (mut entry, mut pvh) = (elf.ehdr.e_entry, None);
+        for segment in elf.segments().ok_or(LoadError::NotElf)?.iter() {
+            if segment.p_type == PT_LOAD && segment.p_memsz > 0 {
+                self.put(segment.p_paddr, elf.segment_data(&segment)?, segment.p_memsz)?;
+                // The header has the address at which the kernel is linked.
+                if let Some(offset) = elf.ehdr.e_entry.checked_sub(segment.p_vaddr)
+                    && offset < segment.p_memsz
+                {
+                    entry = segment.p_paddr + offset;
+                }
             }
-            note.extend_from_slice(b"Xen\0");
-            note.extend_from_slice(&entry.to_le_bytes());
-        }
-        let mut elf = vec![0u8; 64];
-        elf[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1]);
-        elf[16..18].copy_from_slice(&ET_EXEC.to_le_bytes());
-        elf[18..20].copy_from_slice(&EM_X86_64.to_le_bytes());
-        elf[20] = 1;
-        elf[32..40].copy_from_slice(&64u64.to_le_bytes());
-        elf[52..54].copy_from_slice(&64u16.to_le_bytes());
-        elf[54..56].copy_from_slice(&56u16.to_le_bytes());
-        elf[56..58].copy_from_slice(&2u16.to_le_bytes());
-        let data = 64 + 2 * 56u64;
-        let mut header = |kind: u32, offset: u64, address: u64, filesz: u64, memsz: u64| {
-            elf.extend_from_slice(&kind.to_le_bytes());
-            elf.extend_from_slice(&[0; 4]);
-            for field in [offset, address, address, filesz, memsz, 4] {
-                elf.extend_from_slice(&field.to_le_bytes());
-            }
-        };
-        header(PT_LOAD, data, paddr, file.len() as u64, memsz);
-        header(PT_NOTE, data + file.len() as u64, 0, note.len() as u64, note.len() as u64);
-        elf.extend_from_slice(file);
-        elf.extend_from_slice(&note);
-        elf
-    }
-
-    fn load_into(image: &[u8]) -> (Result<Start, LoadError>, Vec<u8>) {
-        let mut memory = vec![0u8; MEMORY as usize];
-        (load(image, "hello world", &mut memory, MEMORY), memory)
-    }
-
-    #[test]
-    fn a_kernel_is_loaded_and_told_what_it_has() {
-        let (start, memory) = load_into(&image(0x20_0000, b"code", 0x1000, Some(0x20_0000)));
-        assert_eq!(start, Ok(Start { entry: GuestPhys::new(0x20_0000), start_info: GuestPhys::new(0x6000) }));
-        assert_eq!(&memory[0x20_0000..0x20_0005], b"code\0");
-        assert_eq!(memory.read_u32(GuestPhys::new(0x6000)), Ok(0x336e_c578));
-        let command_line = memory.read_u64(GuestPhys::new(0x6018)).unwrap() as usize;
-        assert_eq!(&memory[command_line..command_line + 12], b"hello world\0");
-        let map = memory.read_u64(GuestPhys::new(0x6028)).unwrap();
-        assert_eq!(memory.read_u32(GuestPhys::new(0x6030)), Ok(1));
-        assert_eq!(memory.read_u64(GuestPhys::new(map + 8)), Ok(MEMORY));
-    }
-
-    #[test]
-    fn segments_outside_the_guest_are_refused() {
-        for (paddr, memsz) in
-            [(MEMORY, 4), (MEMORY - 4, 5), (u64::MAX - 2, 4), (0x6000, 4), (0x20_0000, 3), (0x20_0000, u64::MAX)]
-        {
-            let (result, _) = load_into(&image(paddr, b"code", memsz, Some(0x20_0000)));
-            assert_eq!(result, Err(LoadError::DoesNotFit { address: paddr, bytes: memsz }));
-        }
-        let (result, _) = load_into(&image(0x20_0000, b"code", 4, Some(MEMORY as u32)));
-        assert!(matches!(result, Err(LoadError::DoesNotFit { .. })));
-        let (result, _) = load_into(&image(0x20_0000, b"code", 4, None));
-        assert_eq!(result, Err(LoadError::NoEntry));
-    }
-
-    #[test]
-    fn damaged_images_are_errors_and_never_a_panic() {
-        let good = image(0x20_0000, b"code", 0x1000, Some(0x20_0000));
-        for length in 0..good.len() - 1 {
-            assert!(load_into(&good[..length]).0.is_err(), "cut at {length}");
-        }
-        for at in 0..good.len() {
-            for value in [0, 1, 0x7f, 0x80, 0xff] {
-                let mut bad = good.clone();
-                bad[at] = value;
-                let _ = load_into(&bad);
+            if segment.p_type == PT_NOTE {
+                pvh = pvh.or(pvh::entry(&elf, &segment)?);
             }
         }
-        let long = "x".repeat(4096);
-        let mut memory = vec![0u8; MEMORY as usize];
-        assert_eq!(load(&good, &long, &mut memory, MEMORY), Err(LoadError::CommandLineTooLong));
+        Ok(pvh.map_or(ElfEntry::Plain(entry), ElfEntry::Pvh))
+    }
+
+    /// Writes `words` from `address` on.
+    fn put_words(&mut self, address: u32, words: &[u32]) -> Result<(), OutOfRange> {
+        for (word, number) in words.iter().zip(0..) {
+            self.memory.write(GuestPhys::new(u64::from(address) + 4 * number), &word.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Tells the loaded kernel what it has, and puts its modules behind it, each at a page of its own.
+    fn tell(&mut self, images: &Images<'_>, entry: u64, protocol: &Protocol) -> Result<Start, LoadError> {
+        if entry >= self.memory_bytes {
+            return Err(LoadError::DoesNotFit { address: entry, bytes: 0 });
+        }
+        if images.command_line.len() >= COMMAND_LINE_BYTES || images.modules.len() > MAXIMUM_MODULES {
+            return Err(LoadError::TooMuch);
+        }
+        rom::write(self.memory)?;
+        self.memory.write(GuestPhys::new(COMMAND_LINE.into()), images.command_line.as_bytes())?;
+        // No address has more than 32 bits: a guest's memory ends at 2 GiB.
+        let mut count = 0;
+        for (name, data) in images.modules {
+            if name.len() >= NAME_BYTES as usize {
+                return Err(LoadError::TooMuch);
+            }
+            let place = MODULE_NAMES + count * NAME_BYTES;
+            self.memory.write(GuestPhys::new(place.into()), name.as_bytes())?;
+            let start = self.end.max(rom::END.as_u64()).next_multiple_of(PAGE_SIZE);
+            self.put(start, data, data.len() as u64)?;
+            let module = (protocol.module)(start as u32, self.end as u32, place);
+            self.put_words(MODULE_LIST + 4 * count * protocol.module_words, &module)?;
+            count += 1;
+        }
+        let (rom, rom_end, end) = (rom::START.as_u64() as u32, rom::END.as_u64() as u32, self.memory_bytes as u32);
+        let mut at = MEMORY_MAP;
+        for (start, end, kind) in [(0, rom, TYPE_MEMORY), (rom, rom_end, TYPE_RESERVED), (rom_end, end, TYPE_MEMORY)] {
+            let range = (protocol.range)(start, end, kind);
+            self.put_words(at, &range)?;
+            at += 4 * range.len() as u32;
+        }
+        self.put_words(INFORMATION, &(protocol.information)(count, RANGES, end - rom_end))?;
+        Ok(Start { entry: entry as u32, rax: protocol.rax, information: INFORMATION })
     }
 }

@@ -13,5 +13,6 @@ pub mod memory;
 pub mod msr;
 pub mod pci;
 pub mod platform;
+pub mod rom;
 pub mod serial;
 pub mod virtual_apic;

@@ -77,7 +77,7 @@ pub const ROOT: HostPhys = HostPhys::new(0x7000);
 pub fn cpu_with(capabilities: Capabilities, script: Script) -> SvmVirtualCpu<Script> {
     let mut frames = Frames { next: 0x100_0000, left: 100 };
     let mut cpu = SvmVirtualCpu::new(script, &mut frames, capabilities, 1, ROOT).unwrap();
-    cpu.start(Start::Pvh { entry: ENTRY as u32, start_info: 0x9000 });
+    cpu.start(Start::Protected { entry: ENTRY as u32, rax: 0, information: 0x9000 });
     cpu
 }
 
@@ -90,6 +90,9 @@ pub fn runnable_vmcb() -> Vmcb {
     let mut frames = Frames { next: 0, left: 1 };
     let mut vmcb: Region<Vmcb> = Region::allocate(&mut frames, "").unwrap();
     initial::set_control(&mut vmcb.control, 1, HostPhys::new(0x1000), HostPhys::new(0x4000), ROOT);
-    initial::set_state(&mut vmcb.save, &Start::Pvh { entry: ENTRY as u32, start_info: 0 }.initial_state());
+    initial::set_state(
+        &mut vmcb.save,
+        &Start::Protected { entry: ENTRY as u32, rax: 0, information: 0 }.initial_state(),
+    );
     Vmcb::clone(&vmcb)
 }

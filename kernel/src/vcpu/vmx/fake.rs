@@ -210,7 +210,7 @@ pub fn plan(capabilities: Capabilities) -> Plan {
 pub fn cpu_with(capabilities: Capabilities, script: Script) -> VmxVirtualCpu<Script> {
     let mut frames = Frames { next: 0x100_0000, left: 100 };
     let mut cpu = VmxVirtualCpu::new(script, &mut frames, plan(capabilities)).unwrap();
-    cpu.start(Start::Pvh { entry: ENTRY as u32, start_info: 0x9000 });
+    cpu.start(Start::Protected { entry: ENTRY as u32, rax: 0, information: 0x9000 });
     cpu
 }
 

@@ -44,8 +44,11 @@ pub struct Hypervisor {
 pub struct Guest {
     /// Its name, in the log and the report.
     pub name: String,
-    /// The archive's member that is its kernel: an ELF image with a PVH entry.
+    /// The archive's member that is its kernel: an ELF image with a PVH entry, or one with a Multiboot header.
     pub kernel: String,
+    /// The archive's members that it gets beside its kernel, as the boot protocol's modules: names with spaces between.
+    #[serde(default)]
+    pub modules: String,
     /// Its memory in MiB.
     pub memory_mib: u64,
     /// Its command line.

@@ -43,7 +43,9 @@ fn a_pvh_start_is_what_the_processor_needs() {
 
 #[test]
 fn every_start_breaks_no_rule_of_entry() {
-    for start in [Start::Pvh { entry: 0x20_0000, start_info: 0 }, Start::StartupInterrupt { vector: 0x9a }] {
+    for start in
+        [Start::Protected { entry: 0x20_0000, rax: 0, information: 0 }, Start::StartupInterrupt { vector: 0x9a }]
+    {
         let mut cpu = cpu(Script::default());
         cpu.start(start);
         let errors = consistency_errors(&cpu.vmcs, &cpu.capabilities);
