@@ -290,7 +290,8 @@ impl<V: VirtualCpu> RegisterFile for Registers<'_, V> {
     }
 }
 
-/// An access to memory that is not mapped: to device registers that are emulated, or to nothing.
+/// An access that the nested tables do not permit: to device registers that are emulated, to read-only memory, or to
+/// nothing.
 fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     fault: &NestedPageFault,
     vcpu: &mut V,
@@ -299,18 +300,21 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     services: &mut Services<'_, C>,
 ) -> Next {
     let stop = |why: &str| Next::Stop(format!("{why} at guest-physical {:#x}", fault.address));
+    let stop_there = |why: &str| {
+        stop(&format!("{why} where {},", if fault.present { "that is not permitted" } else { "no memory is" }))
+    };
     if fault.malformed {
         return stop("its nested tables are malformed");
     }
     if fault.access == Access::Execute {
-        return stop("it jumped to where no memory is,");
+        return stop_there("it jumped to");
     }
     if fault.table_walk {
-        return stop("its page tables are where no memory is,");
+        return stop_there("its page tables are");
     }
     if fault.during_delivery {
         // The access is the processor's own, for an event; the instruction at RIP has nothing to do with it.
-        return stop("its stack or descriptor tables are where no memory is,");
+        return stop_there("its stack or descriptor tables are");
     }
     let paging = paging_of(vcpu);
     let mut bytes = [0; MAX_LENGTH];
@@ -327,14 +331,18 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     let mut registers = Registers(vcpu, 0);
     registers.1 = registers.0.control().rflags;
     let linear = instruction.linear_address(&registers);
+    let width = instruction.width().bytes() as u8;
+    let offset = linear & (PAGE_SIZE - 1);
+    if offset + u64::from(width) > PAGE_SIZE {
+        return stop("one access of it is to two pages,");
+    }
     // The guest may have changed its code since the fault: then what is there now is not what faulted, and it runs on.
     let same = guest_paging::translate(linear, &paging, &platform.memory)
         .is_ok_and(|address| address.align_down(PAGE_SIZE) == fault.address.align_down(PAGE_SIZE));
     if !same {
         return Next::Run;
     }
-    let address = GuestPhys::new(fault.address.as_u64() & !(PAGE_SIZE - 1) | linear & (PAGE_SIZE - 1));
-    let width = instruction.width().bytes() as u8;
+    let address = GuestPhys::new(fault.address.as_u64() & !(PAGE_SIZE - 1) | offset);
     let mut read = u64::MAX;
     if instruction.reads_memory() {
         match platform.read_memory(address, width, now, services.host) {

@@ -7,6 +7,7 @@ use crate::vm::local_apic::{self, LocalApic};
 use crate::vm::memory::{GuestMemory, GuestMemoryAccess};
 use crate::vm::msr::Msrs;
 use crate::vm::pci::{GuestPciBus, PciEffect, TrappedRead, TrappedWrite};
+use crate::vm::rom;
 use crate::vm::serial::{self, SerialPort};
 use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, Vector};
 use alloc::string::String;
@@ -124,11 +125,17 @@ impl<M: GuestMemoryAccess> Platform<M> {
         Outcome::Continue
     }
 
-    /// A read of `bytes` bytes (1, 2, 4 or 8) of memory that is not mapped, at `now` in ticks; `None` where nothing is.
+    /// A read of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; `None` where
+    /// nothing is. It is of registers, or for a write to [`rom`].
     pub fn read_memory(&mut self, address: GuestPhys, bytes: u8, now: u64, host: &mut dyn Host) -> Option<u64> {
         if let Some(offset) = self.apic_page_offset(address) {
             // Registers are 32 bits at multiples of 16; what is beside them is undefined (SDM vol. 3, 12.4.1).
             return Some(if bytes == 4 { self.apic.read_page(offset, now).into() } else { u64::MAX });
+        }
+        if rom::contains(address) {
+            let mut value = [0; 8];
+            self.memory.read(address, value.get_mut(..bytes.into())?).ok()?;
+            return Some(u64::from_le_bytes(value));
         }
         let read = self.pci.read_memory(address, bytes.into(), &mut |effect| host.pci_effect(effect))?;
         Some(match read {
@@ -137,14 +144,17 @@ impl<M: GuestMemoryAccess> Platform<M> {
         })
     }
 
-    /// A write of `bytes` bytes (1, 2, 4 or 8) of memory that is not mapped, at `now` in ticks; says whether something
-    /// is there.
+    /// A write of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; says whether
+    /// something is there.
     pub fn write_memory(&mut self, address: GuestPhys, bytes: u8, value: u64, now: u64, host: &mut dyn Host) -> bool {
         if let Some(offset) = self.apic_page_offset(address) {
             let effect = if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None };
             if let Some(effect) = effect {
                 host.apic_effect(effect);
             }
+            return true;
+        }
+        if rom::contains(address) {
             return true;
         }
         match self.pci.write_memory(address, bytes.into(), value, &mut |effect| host.pci_effect(effect)) {

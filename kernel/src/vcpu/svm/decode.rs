@@ -188,6 +188,11 @@ mod tests {
             Exit::NestedPageFault(NestedPageFault { access: Access::Write, present: true, ..fault })
         );
         assert_eq!(
+            exit(0x400, 0x2_0000_0007, 0xfee0_0020),
+            Exit::NestedPageFault(NestedPageFault { access: Access::Write, present: true, table_walk: true, ..fault }),
+            "a guest's page tables in read-only memory"
+        );
+        assert_eq!(
             exit(0x400, 0x1_0000_0014, 0xfee0_0020),
             Exit::NestedPageFault(NestedPageFault { access: Access::Execute, ..fault })
         );

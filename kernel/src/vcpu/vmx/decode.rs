@@ -231,6 +231,10 @@ mod tests {
         };
         assert_eq!(fault(0x181), read);
         assert_eq!(fault(0x18a), NestedPageFault { access: Access::Write, present: true, ..read });
+        // A read-modify-write is reported as both; readable and executable memory that was written.
+        assert_eq!(fault(0x1ab), NestedPageFault { access: Access::Write, present: true, ..read });
+        assert_eq!(fault(0x1aa), NestedPageFault { access: Access::Write, present: true, ..read });
+        assert_eq!(fault(0x0aa), NestedPageFault { access: Access::Write, present: true, table_walk: true, ..read });
         assert_eq!(fault(0x184), NestedPageFault { access: Access::Execute, ..read });
         assert_eq!(fault(0x081), NestedPageFault { table_walk: true, ..read });
         assert_eq!(fault(0x001), NestedPageFault { table_walk: true, ..read }, "loading page-directory pointers");

@@ -200,6 +200,55 @@ fn accesses_to_nothing_stop_the_guest_with_the_place() {
 }
 
 #[test]
+fn read_only_memory_is_read_and_keeps_what_it_has() {
+    const ROM: u64 = 0xf_0010;
+    // mov dword [0xf0010], 7; add dword [0xf0010], 1; mov byte [0xf0013], al.
+    let code =
+        [&[0xc7, 0x05, 0x10, 0, 0xf, 0, 7, 0, 0, 0][..], &[0x83, 0x05, 0x10, 0, 0xf, 0, 1], &[0xa2, 0x13, 0, 0xf, 0]]
+            .concat();
+    let mut bench = Bench::with(&code);
+    bench.platform.memory.write(GuestPhys::new(ROM), &[0xff, 0xff, 0xff, 0xff, 0x55]).unwrap();
+    let fault = NestedPageFault {
+        address: GuestPhys::new(ROM),
+        access: Access::Write,
+        present: true,
+        table_walk: false,
+        malformed: false,
+        during_delivery: false,
+    };
+    for (advanced, zero_and_carry) in [(10, 0), (17, 0x41), (22, 0x41)] {
+        assert_eq!(bench.serve(Exit::NestedPageFault(fault)), Next::Run);
+        // The sum is that of what is there, and its flags are kept.
+        assert_eq!((bench.advanced(), bench.vcpu.control().rflags & 0x41), (advanced, zero_and_carry));
+        assert_eq!(bench.platform.memory.read_u64(GuestPhys::new(ROM)), Ok(0x55_ffff_ffff));
+    }
+    // PUSH is none of the instructions that are completed; tables and stacks there are none of the guest's.
+    Bench::with(&[0x50]).stops(Exit::NestedPageFault(fault), "not emulated");
+    let walk = NestedPageFault { table_walk: true, ..fault };
+    Bench::with(&[]).stops(Exit::NestedPageFault(walk), "page tables are where that is not permitted, at");
+    let delivery = NestedPageFault { during_delivery: true, ..fault };
+    Bench::with(&[]).stops(Exit::NestedPageFault(delivery), "where that is not permitted, at guest-physical 0xf0010");
+}
+
+#[test]
+fn an_access_to_two_pages_stops_the_guest() {
+    // mov dword [address], eax: from memory into read-only memory, and out of it; nobody would ever see the other half.
+    for (address, faulted) in [(0xe_fffeu32, 0xf_0000), (0xf_ffff, 0xf_ffff), (0xfee0_0ffd, 0xfee0_0ffd)] {
+        let mut code = vec![0xa3];
+        code.extend_from_slice(&address.to_le_bytes());
+        let fault = NestedPageFault {
+            address: GuestPhys::new(faulted),
+            access: Access::Write,
+            present: true,
+            table_walk: false,
+            malformed: false,
+            during_delivery: false,
+        };
+        Bench::with(&code).stops(Exit::NestedPageFault(fault), "one access of it is to two pages");
+    }
+}
+
+#[test]
 fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
     Bench::with(&[]).stops(Exit::Unknown { code: 0x1234, information: [1, 2] }, "exit 0x1234 is not known");
     Bench::with(&[]).stops(Exit::Shutdown, "triple fault");
