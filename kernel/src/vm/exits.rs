@@ -250,6 +250,7 @@ fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     match outcome {
         Outcome::Continue => Next::Run,
         Outcome::PowerOff => Next::PowerOff,
+        Outcome::Failed(status) => Next::Stop(format!("it ended with status {status:#x}")),
     }
 }
 

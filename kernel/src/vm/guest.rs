@@ -110,7 +110,8 @@ impl<E: Engine> Guest<E> {
         let hardware = vcpu.apic_virtualization();
         let (virtual_apic, apic) = VirtualApic::new(hardware, posted, ApicId(0), true, physical_address_bits);
         platform.apic = apic;
-        platform.set_doorbell(config.doorbell_port);
+        platform.doorbell_port = config.doorbell_port;
+        platform.debug_exit_port = config.debug_exit_port;
         let name = config.name.clone();
         Ok(Self { number, name, vcpu, virtual_apic, platform, exits: ExitCounts::default(), nested })
     }

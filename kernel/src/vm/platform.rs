@@ -52,6 +52,8 @@ pub enum Outcome {
     Continue,
     /// It has switched itself off.
     PowerOff,
+    /// It has ended with this status, which is not zero, by its debug-exit port.
+    Failed(u32),
 }
 
 /// The platform of one guest, with memory of kind `M`.
@@ -64,20 +66,19 @@ pub struct Platform<M = GuestMemory> {
     pub pci: GuestPciBus,
     /// Its model-specific registers.
     pub msrs: Msrs,
+    /// The port, if any, by which the guest ends with a status: the register of QEMU's isa-debug-exit.
+    pub debug_exit_port: Option<u16>,
+    /// The port, if any, where the guest asks for an interrupt that takes the way of a device's.
+    pub doorbell_port: Option<u16>,
     serial: SerialPort,
-    doorbell_port: Option<u16>,
 }
 
 impl<M: GuestMemoryAccess> Platform<M> {
     /// The platform of a guest with `memory` and the functions of `pci`.
     pub fn new(memory: M, pci: GuestPciBus, physical_address_bits: u8) -> Self {
         let apic = LocalApic::new(ApicId(0), true, physical_address_bits);
-        Self { memory, apic, pci, msrs: Msrs::default(), serial: SerialPort::default(), doorbell_port: None }
-    }
-
-    /// Puts the doorbell at an I/O port, or takes it away.
-    pub fn set_doorbell(&mut self, port: Option<u16>) {
-        self.doorbell_port = port;
+        let serial = SerialPort::default();
+        Self { memory, apic, pci, msrs: Msrs::default(), debug_exit_port: None, doorbell_port: None, serial }
     }
 
     /// A read of `bytes` bytes (1, 2 or 4) from an I/O port. A port where nothing is reads as all ones.
@@ -107,6 +108,9 @@ impl<M: GuestMemoryAccess> Platform<M> {
             let host = &mut *services.host;
             self.pci.write_port(services.config, port, width, value, &mut |effect| host.pci_effect(effect));
             return Outcome::Continue;
+        }
+        if self.debug_exit_port == Some(port) {
+            return if value == 0 { Outcome::PowerOff } else { Outcome::Failed(value) };
         }
         if port == PM1A_CONTROL && bytes >= 2 && value & (SLEEP_ENABLE | SLEEP_TYPE) == SLEEP_ENABLE {
             return Outcome::PowerOff;

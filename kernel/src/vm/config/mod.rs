@@ -51,6 +51,8 @@ pub struct Guest {
     pub modules: String,
     /// Its memory in MiB.
     pub memory_mib: u64,
+    /// The I/O port, if any, by which it ends with a status, as with QEMU's isa-debug-exit: 0 is success.
+    pub debug_exit_port: Option<u16>,
     /// Its command line.
     pub command_line: String,
     /// An I/O port where its kernel asks for an interrupt that takes the way of a passed-through device's, for
@@ -205,6 +207,8 @@ mod tests {
         kernel = "netprobe"
         memory_mib = 16
         command_line = "attack"
+        debug_exit_port = 0x501
+        modules = "initrd.img environment"
         devices = ["8086:10d3", "0000:00:03.0", "1f:1f.7"]
     "#;
 
@@ -214,6 +218,7 @@ mod tests {
         assert_eq!(config.hypervisor.debug_exit_port, Some(0xf4));
         let guest = &config.guests[0];
         assert_eq!((guest.name.as_str(), guest.memory_mib, guest.command_line.as_str()), ("netprobe", 16, "attack"));
+        assert_eq!((guest.debug_exit_port, guest.modules.as_str()), (Some(0x501), "initrd.img environment"));
         let address = |bus, device, function| {
             DeviceName::Address(PciAddress { segment: 0, bdf: Bdf::new(bus, device, function).unwrap() })
         };
@@ -226,7 +231,7 @@ mod tests {
         let misspelt = parse(&GOOD.replace("memory_mib", "memory_mb")).unwrap_err();
         assert!(misspelt.contains("line 7") && misspelt.contains("memory_mib"), "{misspelt}");
         let device = parse(&GOOD.replace("8086:10d3", "8086")).unwrap_err();
-        assert!(device.contains("line 9") && device.contains("names no device"), "{device}");
+        assert!(device.contains("line 11") && device.contains("names no device"), "{device}");
         assert!(parse("").unwrap_err().contains("no [[guest]]"));
         for (wrong, line, word) in [
             ("[[guest]\n", 1, ""),

@@ -149,6 +149,17 @@ fn what_is_printed_comes_out_and_the_switch_ends_the_guest() {
 }
 
 #[test]
+fn the_debug_exit_port_ends_the_guest_where_it_has_one() {
+    let mut bench = Bench::with(&[]);
+    let services = &mut Services { config: &mut NoFunctions, host: &mut bench.lines };
+    assert_eq!(bench.platform.write_port(0x501, 4, 0, services), Outcome::Continue);
+    bench.platform.debug_exit_port = Some(0x501);
+    assert_eq!(bench.platform.write_port(0x501, 4, 0, services), Outcome::PowerOff);
+    assert_eq!(bench.platform.write_port(0x501, 1, 3, services), Outcome::Failed(3));
+    assert_eq!(bench.platform.write_port(0x502, 1, 3, services), Outcome::Continue);
+}
+
+#[test]
 fn the_apic_page_answers_to_loads_and_stores() {
     // mov eax, [0xfee00020]: the id; then mov dword [0xfee00080], 0x20: the task priority.
     let mut bench = Bench::with(&[0xa1, 0x20, 0, 0xe0, 0xfe, 0xc7, 0x05, 0x80, 0, 0xe0, 0xfe, 0x20, 0, 0, 0]);
@@ -282,7 +293,7 @@ fn a_doorbell_rings_where_it_is_and_nowhere_without_one() {
     bench.vcpu.registers_mut().rax = 0xffff_ff61;
     ring(&mut bench, 0x81);
     assert!(bench.lines.1.is_empty());
-    bench.platform.set_doorbell(Some(0x81));
+    bench.platform.doorbell_port = Some(0x81);
     ring(&mut bench, 0x80);
     ring(&mut bench, 0x81);
     assert_eq!(bench.lines.1, [Vector(0x61)]);
