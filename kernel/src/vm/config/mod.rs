@@ -47,7 +47,6 @@ pub struct Guest {
     /// The archive's member that is its kernel: an ELF image with a PVH entry, or one with a Multiboot header.
     pub kernel: String,
     /// The archive's members that it gets beside its kernel, as the boot protocol's modules: names with spaces between.
-    #[serde(default)]
     pub modules: String,
     /// Its memory in MiB.
     pub memory_mib: u64,
@@ -113,7 +112,8 @@ impl Config {
     fn read(file: &Section<'_>) -> Result<Self, String> {
         let hypervisor = file.section("hypervisor", &["debug_exit_port", "fault_limit"])?;
         let hypervisor = hypervisor.map(|section| Hypervisor::read(&section)).transpose()?.unwrap_or_default();
-        let keys = ["name", "kernel", "memory_mib", "command_line", "devices", "doorbell_port"];
+        let keys =
+            ["name", "kernel", "memory_mib", "modules", "command_line", "devices", "debug_exit_port", "doorbell_port"];
         let guests = file.sections("guest", &keys)?.map(|section| Guest::read(&section?)).collect::<Result<_, _>>()?;
         Ok(Self { hypervisor, guests })
     }
@@ -137,6 +137,8 @@ impl Guest {
             kernel: section.needed_text("kernel")?.to_string(),
             memory_mib: section.needed_number("memory_mib", u64::MAX)?,
             command_line: section.text("command_line")?.unwrap_or_default().to_string(),
+            modules: section.text("modules")?.unwrap_or_default().to_string(),
+            debug_exit_port: section.number("debug_exit_port", u16::MAX.into())?.map(|port| port as u16),
             doorbell_port: section.number("doorbell_port", u16::MAX.into())?.map(|port| port as u16),
             devices: section.texts("devices", NO_DEVICE, DeviceName::parse)?,
         })
