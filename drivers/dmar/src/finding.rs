@@ -4,9 +4,6 @@ use core::fmt;
 
 use addr::HostPhys;
 
-use crate::structure::Drhd;
-use crate::table::Dmar;
-
 /// Something that the specification forbids, or that a sane firmware does not write. None of them stops a lookup that
 /// is still unambiguous; all of them belong in the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +60,72 @@ pub enum Finding {
         /// The register base in the RHSA.
         register_base: HostPhys,
     },
+    /// Two RHSAs are about one unit; the first counts.
+    SecondAffinity {
+        /// The register base in both.
+        register_base: HostPhys,
+    },
+    /// Scopes of two units name the same device, I/O APIC, HPET or ACPI device: nobody knows which unit serves it.
+    ContradictoryScopes {
+        /// Where the first scope begins, in bytes from the table's start.
+        first: usize,
+        /// Where the second scope begins.
+        second: usize,
+    },
+    /// A unit names the same thing twice.
+    DuplicateScope {
+        /// Where the first scope begins, in bytes from the table's start.
+        first: usize,
+        /// Where the second scope begins.
+        second: usize,
+    },
+    /// A reserved region holds registers of a unit: the devices that have the region could switch the unit off.
+    RegionCoversUnit {
+        /// Where the RMRR begins, in bytes from the table's start.
+        region: usize,
+        /// Register base of the unit.
+        register_base: HostPhys,
+    },
+    /// A reserved region overlaps the addresses 0xfee00000 to 0xfeefffff, where a write is an interrupt (section 3.14).
+    RegionInInterruptRange {
+        /// Where the RMRR begins, in bytes from the table's start.
+        region: usize,
+    },
+    /// A reserved region is for no device. Harmless; seen on real machines.
+    RegionWithoutDevices {
+        /// Where the RMRR begins, in bytes from the table's start.
+        region: usize,
+    },
+    /// Two ANDDs have the same device number.
+    SecondAcpiDevice {
+        /// The device number.
+        device_number: u8,
+    },
+    /// A unit names an ACPI device that no ANDD declares.
+    UndeclaredAcpiDevice {
+        /// Where the scope begins, in bytes from the table's start.
+        offset: usize,
+        /// The device number.
+        device_number: u8,
+    },
+    /// An ANDD declares a device that no unit names: its DMA is not remapped.
+    AcpiDeviceWithoutUnit {
+        /// The device number.
+        device_number: u8,
+    },
+    /// A unit names the source of an I/O APIC's or HPET's interrupts, but the table lacks INTR_REMAP. Harmless; seen on
+    /// real machines. Only the first such scope is found.
+    InterruptSourceWithoutRemapping {
+        /// Where the scope begins, in bytes from the table's start.
+        offset: usize,
+    },
+    /// X2APIC_OPT_OUT without INTR_REMAP, which gives it no meaning. Harmless; seen on real machines.
+    X2apicOptOutAlone,
+    /// A structure stands after one of a higher type; section 8.2 wants them in numerical order. Harmless.
+    OutOfOrder {
+        /// Where the structure begins, in bytes from the table's start.
+        offset: usize,
+    },
 }
 
 impl fmt::Display for Finding {
@@ -87,65 +150,37 @@ impl fmt::Display for Finding {
             Self::AffinityOfUnknownUnit { register_base } => {
                 write!(f, "DMAR: affinity of the unknown unit {register_base}")
             }
+            Self::SecondAffinity { register_base } => write!(f, "DMAR: unit {register_base} has two affinities"),
+            Self::ContradictoryScopes { first, second } => {
+                write!(f, "DMAR: device scopes at {first:#x} and {second:#x} give one device to two units")
+            }
+            Self::DuplicateScope { first, second } => {
+                write!(f, "DMAR: device scopes at {first:#x} and {second:#x} name the same")
+            }
+            Self::RegionCoversUnit { region, register_base } => {
+                write!(f, "DMAR: reserved region at {region:#x} covers registers of the unit {register_base}")
+            }
+            Self::RegionInInterruptRange { region } => {
+                write!(f, "DMAR: reserved region at {region:#x} overlaps the interrupt addresses")
+            }
+            Self::RegionWithoutDevices { region } => write!(f, "DMAR: reserved region at {region:#x} is for no device"),
+            Self::SecondAcpiDevice { device_number } => {
+                write!(f, "DMAR: ACPI device {device_number} is declared twice")
+            }
+            Self::UndeclaredAcpiDevice { offset, device_number } => {
+                write!(f, "DMAR: device scope at {offset:#x} names the undeclared ACPI device {device_number}")
+            }
+            Self::AcpiDeviceWithoutUnit { device_number } => {
+                write!(f, "DMAR: no unit serves ACPI device {device_number}")
+            }
+            Self::InterruptSourceWithoutRemapping { offset } => {
+                write!(
+                    f,
+                    "DMAR: device scope at {offset:#x} is about interrupts, which INTR_REMAP says are not remapped"
+                )
+            }
+            Self::X2apicOptOutAlone => write!(f, "DMAR: X2APIC_OPT_OUT without INTR_REMAP"),
+            Self::OutOfOrder { offset } => write!(f, "DMAR: structure at {offset:#x} stands after a higher type"),
         }
-    }
-}
-
-impl<'a> Dmar<'a> {
-    /// Checks the usable structures against each other. What is wrong with a structure by itself is an error in
-    /// [`Dmar::structures`]. The work grows with the square of the number of structures.
-    pub fn findings(&self) -> impl Iterator<Item = Finding> + use<'a> {
-        let dmar = *self;
-        let no_unit = dmar.drhds().next().is_none().then_some(Finding::NoUnit);
-        let unit_pairs = dmar.drhds().enumerate().flat_map(move |(index, second)| {
-            dmar.drhds().take(index).flat_map(move |first| [overlap(first, second), include_pci_all(first, second)])
-        });
-        let idle = dmar.drhds().filter(|drhd| !drhd.include_pci_all() && drhd.scopes().is_empty());
-        let region_pairs = dmar.rmrrs().enumerate().flat_map(move |(index, second)| {
-            let overlapping =
-                dmar.rmrrs().take(index).filter(move |first| first.base <= second.limit && second.base <= first.limit);
-            overlapping.map(move |first| Finding::OverlappingRegions { first: first.offset, second: second.offset })
-        });
-        let width = u32::from(dmar.host_address_width());
-        let outside = move |last: u64| last.checked_shr(width).unwrap_or(0) != 0;
-        let units_outside = dmar
-            .drhds()
-            .filter(move |drhd| outside(drhd.register_base.as_u64() + (drhd.register_size - 1)))
-            .map(|drhd| drhd.offset);
-        let regions_outside = dmar.rmrrs().filter(move |rmrr| outside(rmrr.limit.as_u64())).map(|rmrr| rmrr.offset);
-        let unknown =
-            dmar.rhsas().filter(move |rhsa| dmar.drhds().all(|drhd| drhd.register_base != rhsa.register_base));
-        no_unit
-            .into_iter()
-            .chain(unit_pairs.flatten())
-            .chain(idle.map(|drhd| Finding::UnitWithoutDevices { register_base: drhd.register_base }))
-            .chain(region_pairs)
-            .chain(units_outside.chain(regions_outside).map(|offset| Finding::BeyondHostAddressWidth { offset }))
-            .chain(unknown.map(|rhsa| Finding::AffinityOfUnknownUnit { register_base: rhsa.register_base }))
-    }
-}
-
-fn overlap(first: Drhd<'_>, second: Drhd<'_>) -> Option<Finding> {
-    let last = |drhd: Drhd<'_>| drhd.register_base.as_u64() + (drhd.register_size - 1);
-    let (first_base, second_base) = (first.register_base, second.register_base);
-    if first_base == second_base {
-        Some(Finding::DuplicateUnit { register_base: first_base })
-    } else if first_base.as_u64() <= last(second) && second_base.as_u64() <= last(first) {
-        Some(Finding::OverlappingUnits { first: first_base, second: second_base })
-    } else {
-        None
-    }
-}
-
-fn include_pci_all(first: Drhd<'_>, second: Drhd<'_>) -> Option<Finding> {
-    let segment = first.segment;
-    // A unit described twice is found as such; the second description contradicts nothing.
-    let same_unit = first.register_base == second.register_base;
-    if segment != second.segment || same_unit || !first.include_pci_all() {
-        None
-    } else if second.include_pci_all() {
-        Some(Finding::SecondIncludePciAll { segment, first: first.register_base, second: second.register_base })
-    } else {
-        Some(Finding::IncludePciAllNotLast { segment, register_base: first.register_base })
     }
 }

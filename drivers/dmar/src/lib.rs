@@ -20,11 +20,13 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod ats;
 mod bytes;
+mod checks;
 mod finding;
 mod lookup;
 mod scope;
-mod spec;
+pub mod spec;
 mod structure;
 mod table;
 mod topology;
@@ -35,6 +37,7 @@ extern crate std;
 #[cfg(test)]
 mod tests;
 
+pub use ats::Ats;
 pub use finding::Finding;
 pub use lookup::LookupError;
 pub use scope::{DeviceScope, DeviceScopeIter, DeviceScopes, Path, ScopeError, ScopeErrorKind, ScopeType, SidpFlags};

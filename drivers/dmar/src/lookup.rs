@@ -1,4 +1,4 @@
-//! Which unit serves a device, an I/O APIC or an HPET, and which reserved regions a device needs.
+//! Which unit serves a device, an I/O APIC, an HPET or an ACPI device, and which reserved regions a device needs.
 //!
 //! A wrong answer programs a unit that the device does not go through, and the device then reaches all of memory. So
 //! every doubt is an error here, and the caller hands the device out to nobody.
@@ -133,8 +133,30 @@ impl<'a> Dmar<'a> {
     /// The unit that remaps the interrupts of the I/O APIC with this id (that of the MADT), and the source-id that they
     /// carry (section 8.3.1.1). In a remapping table entry this source-id must be the only one accepted.
     pub fn io_apic(&self, id: u8, topology: &impl Topology) -> Result<(Drhd<'a>, Bdf), LookupError<'a>> {
+        self.one_source(ScopeType::IoApic, id, topology)
+    }
+
+    /// The unit that serves the ACPI device whose ANDD has this device number, and the device's requester id (section
+    /// 8.3.1). Such a device is on no PCI bus, so INCLUDE_PCI_ALL says nothing about it: without a scope it has no unit.
+    /// Its reserved regions are those of the requester id.
+    pub fn acpi_device(
+        &self,
+        device_number: u8,
+        topology: &impl Topology,
+    ) -> Result<(Drhd<'a>, PciAddress), LookupError<'a>> {
+        let (unit, bdf) = self.one_source(ScopeType::AcpiNamespaceDevice, device_number, topology)?;
+        Ok((unit, PciAddress { segment: unit.segment, bdf }))
+    }
+
+    /// The one unit and source-id that scopes of this type and enumeration id give.
+    fn one_source(
+        &self,
+        scope_type: ScopeType,
+        enumeration_id: u8,
+        topology: &impl Topology,
+    ) -> Result<(Drhd<'a>, Bdf), LookupError<'a>> {
         let (mut named, mut doubt) = (None, None);
-        for (answer, is_doubt) in self.interrupt_sources(ScopeType::IoApic, id, topology) {
+        for (answer, is_doubt) in self.sources(scope_type, enumeration_id, topology) {
             match answer {
                 Err(error) if is_doubt => doubt = doubt.or(Some(error)),
                 _ => put(&mut named, answer, |(drhd, _): (Drhd<'a>, Bdf)| drhd.register_base),
@@ -151,12 +173,12 @@ impl<'a> Dmar<'a> {
         number: u8,
         topology: &'t T,
     ) -> impl Iterator<Item = Result<(Drhd<'a>, Bdf), LookupError<'a>>> + use<'a, 't, T> {
-        self.interrupt_sources(ScopeType::MsiCapableHpet, number, topology).map(|(answer, _)| answer)
+        self.sources(ScopeType::MsiCapableHpet, number, topology).map(|(answer, _)| answer)
     }
 
     /// Every scope of this type and enumeration id as unit and source-id; beside each, whether it is only a doubt:
     /// something that cannot be read and that may name the same.
-    fn interrupt_sources<'t, T: Topology>(
+    fn sources<'t, T: Topology>(
         &self,
         scope_type: ScopeType,
         enumeration_id: u8,

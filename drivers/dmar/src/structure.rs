@@ -213,6 +213,20 @@ impl<'a> Structure<'a> {
         })
     }
 
+    /// The type field.
+    pub fn structure_type(&self) -> u16 {
+        match self {
+            Self::Drhd(_) => structure::TYPE_DRHD,
+            Self::Rmrr(_) => structure::TYPE_RMRR,
+            Self::Atsr(_) => structure::TYPE_ATSR,
+            Self::Rhsa(_) => structure::TYPE_RHSA,
+            Self::Andd(_) => structure::TYPE_ANDD,
+            Self::Satc(_) => structure::TYPE_SATC,
+            Self::Sidp(_) => structure::TYPE_SIDP,
+            Self::Unknown(structure) => structure.structure_type,
+        }
+    }
+
     /// Where the structure begins, in bytes from the table's start.
     pub fn offset(&self) -> usize {
         match self {

@@ -4,13 +4,13 @@ use core::fmt;
 
 use crate::bytes::{array_at, u8_at, u16_at, u32_at};
 use crate::spec::{structure, table};
-use crate::structure::{Andd, Drhd, Rhsa, Rmrr, Structure};
+use crate::structure::{Andd, Atsr, Drhd, Rhsa, Rmrr, Satc, Sidp, Structure};
 use crate::unusable::{StructureError, StructureErrorKind};
 
 /// A DMAR table whose header is sound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dmar<'a> {
-    /// Exactly the table: its length field's worth of bytes.
+    /// Exactly the table: its length field's worth of bytes, or what there is of a damaged one.
     bytes: &'a [u8],
     host_address_width: u8,
     flags: u8,
@@ -52,6 +52,18 @@ impl core::error::Error for DmarError {}
 impl<'a> Dmar<'a> {
     /// Checks signature, length and checksum. `bytes` begins with the table and may be longer than it.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, DmarError> {
+        match Self::parse_damaged(bytes)? {
+            (dmar, None) => Ok(dmar),
+            (_, Some(damage)) => Err(damage),
+        }
+    }
+
+    /// For tools that show tables: reads one whose length field or checksum is wrong as far as its bytes go, and says
+    /// what is wrong with it. Without damage this is [`Dmar::parse`].
+    ///
+    /// A length beyond the slice ends at the slice's end; one below a header's length counts as unknown, and the table
+    /// as long as the slice. No device may be handed out on the word of a damaged table.
+    pub fn parse_damaged(bytes: &'a [u8]) -> Result<(Self, Option<DmarError>), DmarError> {
         let too_short = DmarError::TooShort(bytes.len());
         let signature: [u8; 4] = array_at(bytes, table::SIGNATURE).ok_or(too_short)?;
         if &signature != b"DMAR" {
@@ -62,20 +74,20 @@ impl<'a> Dmar<'a> {
             return Err(too_short);
         }
         let wrong_length = DmarError::Length { length, available: bytes.len() };
-        let bytes = usize::try_from(length).ok().and_then(|length| bytes.get(..length)).ok_or(wrong_length)?;
-        if bytes.len() < table::STRUCTURES {
-            return Err(wrong_length);
-        }
-        let sum = bytes.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-        if sum != 0 {
-            return Err(DmarError::Checksum(sum));
-        }
+        let whole = usize::try_from(length).ok().and_then(|length| bytes.get(..length));
+        let (bytes, damage) = match whole.filter(|whole| whole.len() >= table::STRUCTURES) {
+            Some(whole) => {
+                let sum = whole.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+                (whole, (sum != 0).then_some(DmarError::Checksum(sum)))
+            }
+            None => (bytes, Some(wrong_length)),
+        };
         let host_address_width = u8_at(bytes, table::HOST_ADDRESS_WIDTH).ok_or(too_short)?;
         let flags = u8_at(bytes, table::FLAGS).ok_or(too_short)?;
-        Ok(Self { bytes, host_address_width, flags })
+        Ok((Self { bytes, host_address_width, flags }, damage))
     }
 
-    /// The table's bytes, header included.
+    /// The table's bytes, header included, and nothing after them.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
@@ -141,6 +153,14 @@ impl<'a> Dmar<'a> {
         })
     }
 
+    /// The usable ATSR structures: each some root ports below which a device-TLB may be used.
+    pub fn atsrs(&self) -> impl Iterator<Item = Atsr<'a>> + Clone + use<'a> {
+        self.structures().filter_map(|structure| match structure {
+            Ok(Structure::Atsr(atsr)) => Some(atsr),
+            _ => None,
+        })
+    }
+
     /// The usable RHSA structures: one an affinity of a unit to a proximity domain.
     pub fn rhsas(&self) -> impl Iterator<Item = Rhsa> + Clone + use<'a> {
         self.structures().filter_map(|structure| match structure {
@@ -153,6 +173,22 @@ impl<'a> Dmar<'a> {
     pub fn andds(&self) -> impl Iterator<Item = Andd<'a>> + Clone + use<'a> {
         self.structures().filter_map(|structure| match structure {
             Ok(Structure::Andd(andd)) => Some(andd),
+            _ => None,
+        })
+    }
+
+    /// The usable SATC structures: each some integrated devices that have a device-TLB.
+    pub fn satcs(&self) -> impl Iterator<Item = Satc<'a>> + Clone + use<'a> {
+        self.structures().filter_map(|structure| match structure {
+            Ok(Structure::Satc(satc)) => Some(satc),
+            _ => None,
+        })
+    }
+
+    /// The usable SIDP structures: each the properties of some integrated devices.
+    pub fn sidps(&self) -> impl Iterator<Item = Sidp<'a>> + Clone + use<'a> {
+        self.structures().filter_map(|structure| match structure {
+            Ok(Structure::Sidp(sidp)) => Some(sidp),
             _ => None,
         })
     }

@@ -47,6 +47,12 @@ impl DeviceScope<'_> {
         Some(address)
     }
 
+    /// Whether this scope of a structure for `segment` names exactly `device`, as a PCI function or as the requester
+    /// that an ACPI device is.
+    pub fn names(&self, segment: u16, device: PciAddress, topology: &impl Topology) -> bool {
+        self.relation(segment, device, topology) == Relation::Named
+    }
+
     /// How `device` stands to this scope of a structure for `segment`; never [`Relation::Doubtful`].
     fn relation(&self, segment: u16, device: PciAddress, topology: &impl Topology) -> Relation {
         let bridge = match self.scope_type {

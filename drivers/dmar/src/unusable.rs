@@ -82,6 +82,21 @@ impl<'a> StructureError<'a> {
         self.structure_type() == Some(structure::TYPE_RMRR)
     }
 
+    /// Whether this is a Root Port ATS Capability Reporting structure.
+    pub fn is_atsr(&self) -> bool {
+        self.structure_type() == Some(structure::TYPE_ATSR)
+    }
+
+    /// Whether this is a SoC Integrated Address Translation Cache structure.
+    pub fn is_satc(&self) -> bool {
+        self.structure_type() == Some(structure::TYPE_SATC)
+    }
+
+    /// Whether this is a SoC Integrated Device Property structure.
+    pub fn is_sidp(&self) -> bool {
+        self.structure_type() == Some(structure::TYPE_SIDP)
+    }
+
     /// The PCI segment, if the type has one and it can be read.
     pub fn segment(&self) -> Option<u16> {
         let offset = match self.structure_type()? {

@@ -4,6 +4,7 @@
 //! its decoding. Without the folder the tests say so and pass.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::PathBuf;
 
 use addr::{Bdf, PciAddress};
@@ -15,7 +16,8 @@ fn tables(test: &str) -> BTreeMap<String, (Vec<u8>, Value)> {
     let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/dmar-tables");
     let folder = std::env::var_os("POSTERN_DMAR_TABLES").map_or_else(|| PathBuf::from(beside), PathBuf::from);
     let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("SKIPPED {test}: no tables of real machines in {}", folder.display());
+        // Written past the test harness, which keeps what a test that passes prints to itself.
+        let _ = writeln!(std::io::stdout(), "SKIPPED: {test}: no tables of real machines in {}", folder.display());
         return BTreeMap::new();
     };
     let files = entries.map(|entry| entry.unwrap().path());

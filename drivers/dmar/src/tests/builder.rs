@@ -55,6 +55,23 @@ pub fn rhsa(base: u64, proximity_domain: u32) -> Vec<u8> {
     structure(3, &[&[0; 4][..], &base.to_le_bytes(), &proximity_domain.to_le_bytes()].concat())
 }
 
+pub fn atsr(flags: u8, segment: u16, scopes: &[Vec<u8>]) -> Vec<u8> {
+    structure(2, &[&[flags, 0][..], &segment.to_le_bytes(), &scopes.concat()].concat())
+}
+
+pub fn andd(device_number: u8, name: &[u8]) -> Vec<u8> {
+    structure(4, &[&[0, 0, 0, device_number], name, &[0]].concat())
+}
+
+pub fn satc(flags: u8, segment: u16, scopes: &[Vec<u8>]) -> Vec<u8> {
+    structure(5, &[&[flags, 0][..], &segment.to_le_bytes(), &scopes.concat()].concat())
+}
+
+/// A SIDP with one endpoint on bus 0, function 0, that has these flags.
+pub fn sidp(segment: u16, device: u8, flags: u8) -> Vec<u8> {
+    structure(6, &[&[0, 0][..], &segment.to_le_bytes(), &[1, 8, flags, 0, 0, 0, device, 0]].concat())
+}
+
 /// A device scope of this type with its length field right.
 pub fn scope(scope_type: u8, enumeration_id: u8, start_bus: u8, path: &[(u8, u8)]) -> Vec<u8> {
     let length = u8::try_from(6 + 2 * path.len()).unwrap();

@@ -275,3 +275,32 @@ fn a_region_that_may_name_a_device_is_an_error_for_it() {
         assert!(matches!(regions[..], [Err(_)]), "{regions:?}");
     }
 }
+
+#[test]
+fn an_acpi_device_is_found_by_its_number() {
+    let bytes = table(&[
+        drhd(0, 0, A, &[scope(5, 1, 0xf0, &[(21, 0)]), scope(3, 2, 0xf0, &[(31, 7)])]),
+        drhd(INCLUDE_PCI_ALL, 3, B, &[scope(5, 2, 0, &[(21, 1)]), scope(5, 3, 0, &[(9, 0), (1, 0)])]),
+        drhd(0, 0, 0, &[scope(5, 4, 0, &[(21, 4)])]),
+        rmrr(3, 0x1000, 0x1fff, &[scope(5, 2, 0, &[(21, 1)])]),
+    ]);
+    let dmar = Dmar::parse(&bytes).unwrap();
+    let found = |number| {
+        let answer = dmar.acpi_device(number, &bridges);
+        answer.map(|(unit, requester)| (unit.register_base.as_u64(), requester))
+    };
+    assert_eq!(found(1), Ok((A, device(0, 0xf0, 21, 0))));
+    assert_eq!(found(2), Ok((B, device(3, 0, 21, 1))));
+    assert!(matches!(found(3), Err(LookupError::PathUnresolved { .. })));
+    assert!(matches!(found(4), Err(LookupError::Unusable(_))));
+    assert_eq!(found(5), Err(LookupError::NoUnit));
+    assert_eq!(dmar.reserved_regions(device(3, 0, 21, 1), &bridges).count(), 1);
+}
+
+#[test]
+fn an_acpi_device_at_two_units_is_ambiguous() {
+    let named = || [scope(5, 1, 0, &[(21, 0)])];
+    let bytes = table(&[drhd(0, 0, A, &named()), drhd(0, 0, B, &named())]);
+    let answer = Dmar::parse(&bytes).unwrap().acpi_device(1, &bridges);
+    assert_eq!(answer, Err(LookupError::Ambiguous { first: HostPhys::new(A), second: HostPhys::new(B) }));
+}

@@ -1,5 +1,6 @@
 //! Tests of the crate; the tables are built here, byte by byte.
 
+mod ats;
 mod builder;
 mod findings;
 mod lookups;

@@ -98,3 +98,65 @@ fn a_table_cut_at_any_byte_and_repaired_has_at_most_one_error_and_that_last() {
         assert!(results.iter().filter_map(|result| result.err()).all(|error| error.ends_table()));
     }
 }
+
+#[test]
+fn a_damaged_table_is_read_as_far_as_it_goes() {
+    let good = everything();
+    assert_eq!(Dmar::parse_damaged(&good), Ok((Dmar::parse(&good).unwrap(), None)));
+    let structures = |bytes: &[u8]| {
+        let (dmar, damage) = Dmar::parse_damaged(bytes).unwrap();
+        (dmar.bytes().len(), dmar.structures().count(), damage)
+    };
+    let (length, count, _) = structures(&good);
+
+    let mut wrong_sum = good.clone();
+    wrong_sum[38] = 7;
+    assert_eq!(structures(&wrong_sum), (length, count, Some(DmarError::Checksum(7))));
+
+    // The last structure is 9 bytes long.
+    let cut = &good[..length - 9];
+    let wrong_length = |length, available| Some(DmarError::Length { length, available });
+    let field = u32::try_from(length).unwrap();
+    assert_eq!(structures(cut), (length - 9, count - 1, wrong_length(field, length - 9)));
+
+    for field in [0, 47] {
+        let mut short = good.clone();
+        short[4..8].copy_from_slice(&u32::to_le_bytes(field));
+        assert_eq!(structures(&short), (length, count, wrong_length(field, length)));
+    }
+    let mut header_only = table(&[]);
+    header_only.extend([0xff; 8]);
+    assert_eq!(structures(&header_only), (48, 0, None));
+    assert_eq!(Dmar::parse_damaged(&good[..47]), Err(DmarError::TooShort(47)));
+    assert_eq!(Dmar::parse_damaged(b"DMA"), Err(DmarError::TooShort(3)));
+    assert_eq!(Dmar::parse_damaged(b"DMAX"), Err(DmarError::Signature(*b"DMAX")));
+}
+
+#[test]
+fn what_is_wrong_with_a_table_is_said() {
+    use std::string::ToString;
+    for (error, expected) in [
+        (DmarError::TooShort(47), "DMAR: 47 bytes cannot hold the 48-byte header"),
+        (DmarError::Signature(*b"DMAX"), "DMAR: signature is [44, 4d, 41, 58]"),
+        (DmarError::Length { length: 72, available: 71 }, "DMAR: length field is 72, 71 bytes are there"),
+        (DmarError::Checksum(5), "DMAR: bytes add up to 0x05 instead of 0"),
+    ] {
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn structures_of_one_type_are_given_apart() {
+    let bytes = everything();
+    let dmar = Dmar::parse(&bytes).unwrap();
+    let offsets: Vec<usize> = dmar.structures().map(|structure| structure.unwrap().offset()).collect();
+    let types: Vec<u16> = dmar.structures().map(|structure| structure.unwrap().structure_type()).collect();
+    assert_eq!(types, [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(dmar.drhds().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[..3]);
+    assert_eq!(dmar.rmrrs().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[3..4]);
+    assert_eq!(dmar.atsrs().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[4..5]);
+    assert_eq!(dmar.rhsas().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[5..6]);
+    assert_eq!(dmar.andds().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[6..7]);
+    assert_eq!(dmar.satcs().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[7..8]);
+    assert_eq!(dmar.sidps().map(|structure| structure.offset).collect::<Vec<_>>(), offsets[8..9]);
+}
