@@ -166,6 +166,13 @@ pub enum ScopeErrorKind {
     },
 }
 
+impl ScopeError {
+    /// Whether no scope after this one can be found.
+    pub fn ends_scopes(&self) -> bool {
+        matches!(self.kind, ScopeErrorKind::HeaderCut { .. } | ScopeErrorKind::PastEnd { .. })
+    }
+}
+
 impl fmt::Display for ScopeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DMAR device scope at {:#x}: ", self.offset)?;

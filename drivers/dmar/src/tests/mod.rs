@@ -5,6 +5,7 @@ mod builder;
 mod findings;
 mod lookups;
 mod mutations;
+mod oddities;
 mod scopes;
 mod structures;
 mod tables;
