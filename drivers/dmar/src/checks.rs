@@ -16,14 +16,20 @@ pub(crate) type UnitScope<'a> = (Drhd<'a>, DeviceScope<'a>);
 impl<'a> Dmar<'a> {
     /// Checks the usable structures against each other. What is wrong with a structure by itself is an error in
     /// [`Dmar::structures`]; what is strange and harmless is in [`Dmar::oddities`]. The work grows with the square of the
-    /// number of structures and scopes.
+    /// number of structures.
     pub fn findings(&self) -> impl Iterator<Item = Finding> + use<'a> {
         let dmar = *self;
         let no_unit = dmar.drhds().next().is_none().then_some(Finding::NoUnit);
         let units = pairs(dmar.drhds())
             .flat_map(|(first, second)| [overlap(first, second), include_pci_all(first, second)].into_iter().flatten());
-        let scopes = pairs(dmar.unit_scopes()).filter_map(|(first, second)| contradiction(first, second));
-        no_unit.into_iter().chain(units).chain(scopes).chain(dmar.region_findings()).chain(dmar.width_findings())
+        no_unit.into_iter().chain(units).chain(dmar.region_findings()).chain(dmar.width_findings())
+    }
+
+    /// Every two scopes that give one device to two units. To ask for the unit of such a device is
+    /// [`crate::LookupError::Ambiguous`]; this finds them all without a device to ask for. The work grows with the square
+    /// of the number of scopes.
+    pub fn contradictory_scopes(&self) -> impl Iterator<Item = Finding> + use<'a> {
+        pairs(self.unit_scopes()).filter_map(|(first, second)| contradiction(first, second))
     }
 
     fn region_findings(self) -> impl Iterator<Item = Finding> + use<'a> {

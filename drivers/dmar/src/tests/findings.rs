@@ -9,7 +9,8 @@ use crate::{Dmar, Finding};
 
 fn findings(structures: &[Vec<u8>]) -> Vec<Finding> {
     let bytes = table(structures);
-    Dmar::parse(&bytes).unwrap().findings().collect()
+    let dmar = Dmar::parse(&bytes).unwrap();
+    dmar.findings().chain(dmar.contradictory_scopes()).collect()
 }
 
 const A: HostPhys = HostPhys::new(0xfed9_0000);
@@ -29,7 +30,8 @@ fn region(base: u64, limit: u64) -> Vec<u8> {
 #[test]
 fn a_good_table_has_none() {
     let bytes = everything();
-    assert_eq!(Dmar::parse(&bytes).unwrap().findings().collect::<Vec<_>>(), []);
+    let dmar = Dmar::parse(&bytes).unwrap();
+    assert_eq!(dmar.findings().chain(dmar.contradictory_scopes()).collect::<Vec<_>>(), []);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn exercise(bytes: &[u8]) -> usize {
         }
     }
     met += dmar.hpet(0, &topology).count() + usize::from(dmar.io_apic(2, &topology).is_ok());
-    met + dmar.findings().count() + dmar.oddities().count()
+    met + dmar.contradictory_scopes().count() + dmar.findings().count() + dmar.oddities().count()
 }
 
 /// A walk that does not end would not return; one that runs twice over the same bytes would exceed this.
