@@ -30,12 +30,16 @@ const MINIMUM_TIMER_US: u64 = 20;
 const MAXIMUM_COMPLAINTS: u32 = 16;
 /// What a person types to see the state.
 const STATUS_KEY: u8 = b's';
+/// What a person types before [`STATUS_KEY`] while a guest gets what is typed: control and `]`.
+const ATTENTION_KEY: u8 = 0x1d;
 
 /// A guest, and the machine around it.
 pub struct Life<E: Engine> {
     guest: Guest<E>,
     config: MachineConfigSpace,
     machine: Machine,
+    /// The last key was [`ATTENTION_KEY`].
+    attention: bool,
     /// [`MINIMUM_TIMER_US`] in ticks of the time-stamp counter.
     minimum_timer_ticks: u64,
 }
@@ -176,7 +180,7 @@ impl<E: Engine> Life<E> {
             complaints: 0,
             doorbell: None,
         };
-        Self { guest, config, machine, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
+        Self { guest, config, machine, attention: false, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
     }
 
     /// Notes how long it took from entry to here, in microseconds.
@@ -187,6 +191,7 @@ impl<E: Engine> Life<E> {
 
     /// Runs the guest until it ends, and reports. Returns whether the run passed.
     pub fn run(&mut self) -> bool {
+        self.guest.platform.clock.start = time::ticks();
         let tsc_khz = u32::try_from(time::frequency_khz()).unwrap_or(u32::MAX);
         if let (Some(mailbox), Some(here)) = (interrupts::mailbox(self.guest.number), local_apic::processor()) {
             mailbox.enter(&interrupts::NOTIFICATIONS, here);
@@ -238,8 +243,12 @@ impl<E: Engine> Life<E> {
         }
         if interrupts::take_console() {
             while let Some(key) = serial::read_byte() {
-                if key == STATUS_KEY {
-                    self.print_status();
+                // A guest that listens gets what is typed, but for what follows the attention key.
+                let attention = core::mem::replace(&mut self.attention, key == ATTENTION_KEY);
+                match key {
+                    ATTENTION_KEY if !attention => {}
+                    STATUS_KEY if attention || !self.guest.platform.listens() => self.print_status(),
+                    key => self.guest.platform.receive(key),
                 }
             }
         }

@@ -140,8 +140,9 @@ fn map_memory(
         let here = HostPhys::new(at);
         let large = Size2MiB::SIZE;
         let touches_constant = at < constant.1.as_u64() && at + large > constant.0.as_u64();
-        if here.is_aligned(large) && at + large <= end.as_u64() && !touches_constant {
-            map::<Size2MiB>(tables, PHYSICAL_MAP + at, here, data)?;
+        let fits = here.is_aligned(large) && at + large <= end.as_u64() && !touches_constant;
+        // Ranges may overlap, as the ramdisk's does with the memory that it is in: then page by page.
+        if fits && map::<Size2MiB>(tables, PHYSICAL_MAP + at, here, data).is_ok() {
             at += large;
         } else {
             let is_constant = at < constant.1.as_u64() && at >= constant.0.as_u64();

@@ -30,5 +30,5 @@ pub use frames::FrameSource;
 pub use instruction::{Instruction, instruction_length};
 pub use registers::Registers;
 pub use segment::{DescriptorTable, Segment, SegmentAttributes, SegmentName};
-pub use start::{InitialState, Start};
+pub use start::{InitialState, LONG_CODE_SELECTOR, LONG_DATA_SELECTOR, Start};
 pub use virtual_cpu::{ControlState, GeneralProtection, Mode, NotNow, VirtualCpu};

@@ -40,6 +40,26 @@ pub struct Registers {
 }
 
 impl Registers {
+    /// All zero.
+    pub const ZERO: Self = Self {
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rbx: 0,
+        rsp: 0,
+        rbp: 0,
+        rsi: 0,
+        rdi: 0,
+        r8: 0,
+        r9: 0,
+        r10: 0,
+        r11: 0,
+        r12: 0,
+        r13: 0,
+        r14: 0,
+        r15: 0,
+    };
+
     /// The register with this number, 0 to 15 as in ModRM and REX; higher bits of the number are ignored.
     pub const fn get(&self, number: u8) -> u64 {
         match number & 15 {

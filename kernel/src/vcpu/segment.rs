@@ -30,6 +30,8 @@ pub struct SegmentAttributes(pub u16);
 impl SegmentAttributes {
     /// A 32-bit code segment: execute and read, accessed, present, 4 KiB units.
     pub const CODE_32: Self = Self(0xc9b);
+    /// A 64-bit code segment: execute and read, accessed, present, 4 KiB units.
+    pub const CODE_64: Self = Self(0xa9b);
     /// A 32-bit data segment: read and write, accessed, present, 4 KiB units.
     pub const DATA_32: Self = Self(0xc93);
     /// A real-mode code segment: execute and read, accessed, present.

@@ -1,6 +1,7 @@
 //! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
 //! give (virtualization, extended state, debug store, machine check banks, MTRRs) is not shown.
 
+use crate::vm::clock;
 use addr::ApicId;
 
 /// The four registers of one CPUID leaf.
@@ -79,12 +80,10 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
             edx: context.apic_id.0,
             ..Leaf::default()
         },
-        0x4000_0000 => {
-            let [ebx, ecx, edx] = core::array::from_fn(|word| {
-                u32::from_le_bytes([NAME[word * 4], NAME[word * 4 + 1], NAME[word * 4 + 2], NAME[word * 4 + 3]])
-            });
-            Leaf { eax: HIGHEST_HYPERVISOR, ebx, ecx, edx }
-        }
+        0x4000_0000 => named(HIGHEST_HYPERVISOR, NAME),
+        // A second interface, which more guests know.
+        clock::CPUID_BASE => named(clock::CPUID_FEATURES, clock::NAME),
+        clock::CPUID_FEATURES => Leaf { eax: clock::FEATURES, ..Leaf::default() },
         HIGHEST_HYPERVISOR => Leaf { eax: context.tsc_khz, ebx: context.tsc_khz, ..Leaf::default() },
         0x8000_0000 => {
             let own = processor(leaf, 0);
@@ -100,6 +99,14 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
         0x8000_0008 => Leaf { eax: processor(leaf, 0).eax & 0xffff, ..Leaf::default() },
         _ => Leaf::default(),
     }
+}
+
+/// A leaf with a name, and the highest leaf of those that belong to it.
+fn named(highest: u32, name: [u8; 12]) -> Leaf {
+    let [ebx, ecx, edx] = core::array::from_fn(|word| {
+        u32::from_le_bytes([name[word * 4], name[word * 4 + 1], name[word * 4 + 2], name[word * 4 + 3]])
+    });
+    Leaf { eax: highest, ebx, ecx, edx }
 }
 
 fn features(context: &Context, own: Leaf) -> Leaf {

@@ -7,6 +7,7 @@
 mod tests;
 
 use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPageFault, SegmentName, VirtualCpu};
+use crate::vm::clock::Clock;
 use crate::vm::cpuid::{self, Leaf};
 use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, MAX_LENGTH, RegisterFile};
@@ -91,13 +92,13 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         // Both are after the guest's write: there is no instruction to finish.
         Exit::VirtualizedEoi { vector } => {
             if let Some(effect) = platform.apic.ended_by_processor(vector) {
-                services.host.apic_effect(effect);
+                platform.apic_effect(effect, services.host);
             }
             Next::Run
         }
         Exit::ApicWrite { offset } => {
             if let Some(effect) = platform.apic.written_by_processor(offset, now) {
-                services.host.apic_effect(effect);
+                platform.apic_effect(effect, services.host);
             }
             Next::Run
         }
@@ -129,6 +130,7 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             let value = match index {
                 IA32_EFER => Ok(vcpu.control().efer),
                 IA32_PAT => Ok(vcpu.page_attribute_table()),
+                _ if Clock::owns_msr(index) => Ok(platform.clock.read(index)),
                 _ => platform.msrs.read(index, &mut platform.apic, now),
             };
             match value {
@@ -144,10 +146,13 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             let done = match index {
                 IA32_EFER => vcpu.write_efer(value).is_ok(),
                 IA32_PAT => vcpu.set_page_attribute_table(value).is_ok(),
+                _ if Clock::owns_msr(index) => {
+                    platform.clock.write(index, value, now, tsc_khz, &mut platform.memory).is_ok()
+                }
                 _ => match platform.msrs.write(index, value, &mut platform.apic, now) {
                     Ok(effect) => {
                         if let Some(effect) = effect {
-                            services.host.apic_effect(effect);
+                            platform.apic_effect(effect, services.host);
                         }
                         true
                     }
@@ -250,6 +255,7 @@ fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     match outcome {
         Outcome::Continue => Next::Run,
         Outcome::PowerOff => Next::PowerOff,
+        Outcome::Reset => Next::Stop("it asked to be started again, which this version does not do".to_string()),
         Outcome::Failed(status) => Next::Stop(format!("it ended with status {status:#x}")),
     }
 }

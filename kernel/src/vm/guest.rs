@@ -5,6 +5,7 @@ use crate::memory::frames::Owner;
 use crate::memory::tables::Tables;
 use crate::memory::{frames, physical};
 use crate::vcpu::{Engine, FrameSource, NestedFormat, Start, VirtualCpu};
+use crate::vm::acpi;
 use crate::vm::archive::Archive;
 use crate::vm::config;
 use crate::vm::exits::ExitCounts;
@@ -58,7 +59,7 @@ pub struct Guest<E: Engine> {
 pub struct Prepared {
     /// Its memory, with the kernel in it.
     pub memory: GuestMemory,
-    start: loader::Start,
+    start: Start,
 }
 
 /// Allocates a guest's memory and loads its kernel and what belongs to it, which is in `archive`.
@@ -102,7 +103,7 @@ impl<E: Engine> Guest<E> {
         }
         let vcpu = engine.new_virtual_cpu(&mut EngineFrames, nested.root());
         let mut vcpu = vcpu.map_err(|error| fail(error.to_string()))?;
-        vcpu.start(Start::Protected { entry: start.entry, rax: start.rax, information: start.information });
+        vcpu.start(start);
         let physical_address_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax as u8;
         let physical_address_bits = physical_address_bits.clamp(32, 52);
         let mut platform = Platform::new(memory, bus, physical_address_bits);
@@ -110,6 +111,7 @@ impl<E: Engine> Guest<E> {
         let hardware = vcpu.apic_virtualization();
         let (virtual_apic, apic) = VirtualApic::new(hardware, posted, ApicId(0), true, physical_address_bits);
         platform.apic = apic;
+        acpi::write(&mut platform.memory, physical_address_bits).map_err(|error| fail(error.to_string()))?;
         platform.doorbell_port = config.doorbell_port;
         platform.debug_exit_port = config.debug_exit_port;
         let name = config.name.clone();

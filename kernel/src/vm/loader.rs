@@ -1,14 +1,16 @@
-//! Puts a guest's kernel into its memory and tells how to start it, by the protocol that the kernel is made for: PVH (an
-//! ELF image with a Xen note that names a 32-bit entry), or else Multiboot 1.
+//! Puts a guest's kernel into its memory and tells how to start it, by the protocol that the kernel is made for: that of
+//! Linux (a bzImage), PVH (an ELF image with a Xen note that names a 32-bit entry), or else Multiboot 1.
 //!
-//! What a kernel is told is in the guest's [ROM](crate::vm::rom): no kernel is loaded there, and none is told that its
-//! own memory is there.
+//! What a kernel is told by PVH and Multiboot is in the guest's [ROM](crate::vm::rom): no kernel is loaded there, and
+//! none is told that its own memory is there.
 
+mod linux;
 mod multiboot;
 mod pvh;
 #[cfg(test)]
 mod tests;
 
+use crate::vcpu::Start;
 use crate::vm::memory::{GuestMemoryAccess, OutOfRange};
 use crate::vm::rom;
 use addr::{GuestPhys, PAGE_SIZE};
@@ -47,19 +49,8 @@ pub struct Images<'a> {
     pub modules: &'a [(&'a str, &'a [u8])],
 }
 
-/// How to start the guest.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Start {
-    /// Where its first instruction is.
-    pub entry: u32,
-    /// What it finds in EAX.
-    pub rax: u32,
-    /// Where the protocol's structure is, which it finds in EBX.
-    pub information: u32,
-}
-
 /// Why a kernel cannot be loaded.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadError {
     /// It is not an ELF image, or a damaged one, and no Multiboot header says how to load it nevertheless.
     NotElf,
@@ -71,6 +62,10 @@ pub enum LoadError {
     MultibootFlags(u32),
     /// Its Multiboot header contradicts itself.
     MultibootAddresses,
+    /// It is a bzImage of an older boot protocol (this version of it), or of a 32-bit kernel.
+    LinuxTooOld(u16),
+    /// It is a bzImage whose header makes no sense, or a truncated one.
+    LinuxHeader,
     /// A segment or a module does not fit in the guest's memory.
     DoesNotFit {
         /// Where it goes.
@@ -78,14 +73,15 @@ pub enum LoadError {
         /// Its size in memory, in bytes.
         bytes: u64,
     },
-    /// The command line is longer than 4095 bytes, or there are too many modules or too long a name.
+    /// The command line is longer than the kernel takes (at most 4095 bytes by PVH and Multiboot), or there are too many
+    /// modules (Linux takes one, its initial ramdisk) or too long a name.
     TooMuch,
 }
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotElf => f.write_str("the kernel is not a sound ELF image"),
+            Self::NotElf => f.write_str("the kernel is neither a bzImage nor a sound ELF image"),
             Self::WrongKind => f.write_str("the kernel is not an x86 ELF executable"),
             Self::NoEntry => {
                 f.write_str("the kernel has no PVH entry (a Xen PHYS32_ENTRY note) and no Multiboot header")
@@ -94,6 +90,13 @@ impl fmt::Display for LoadError {
                 write!(f, "the kernel's Multiboot header asks for what is not offered: flags {flags:#x}")
             }
             Self::MultibootAddresses => f.write_str("the addresses in the kernel's Multiboot header make no sense"),
+            Self::LinuxTooOld(version) => write!(
+                f,
+                "the kernel is a bzImage without a 64-bit entry (boot protocol {}.{:02}; 2.12 of a 64-bit kernel is needed)",
+                version >> 8,
+                version & 0xff
+            ),
+            Self::LinuxHeader => f.write_str("the kernel is a bzImage with a header that makes no sense, or truncated"),
             Self::DoesNotFit { address, bytes } => {
                 write!(f, "a segment or module at {address:#x} of {bytes} bytes does not fit in the guest's memory")
             }
@@ -129,6 +132,9 @@ struct Protocol {
 
 /// Loads `images` into `memory`, which is clear and `memory_bytes` long: 2 MiB to 2 GiB.
 pub fn load(images: &Images<'_>, memory: &mut impl GuestMemoryAccess, memory_bytes: u64) -> Result<Start, LoadError> {
+    if let Some(header) = linux::Header::find(images.kernel) {
+        return header.load(images, memory, memory_bytes);
+    }
     let mut loader = Loader { memory, memory_bytes, end: 0 };
     let header = multiboot::Header::find(images.kernel);
     let entry = match &header {
@@ -235,6 +241,6 @@ impl<M: GuestMemoryAccess> Loader<'_, M> {
             at += 4 * range.len() as u32;
         }
         self.put_words(INFORMATION, &(protocol.information)(count, RANGES, end - rom_end))?;
-        Ok(Start { entry: entry as u32, rax: protocol.rax, information: INFORMATION })
+        Ok(Start::Protected { entry: entry as u32, rax: protocol.rax, information: INFORMATION })
     }
 }

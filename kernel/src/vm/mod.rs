@@ -1,15 +1,19 @@
 //! A guest's platform: memory map, virtual APIC, PCI bus, serial port, loader.
 
+pub mod acpi;
 pub mod archive;
+pub mod clock;
 pub mod config;
 pub mod cpuid;
 pub mod exits;
 pub mod guest;
 pub mod guest_paging;
 pub mod instruction;
+pub mod io_apic;
 pub mod loader;
 pub mod local_apic;
 pub mod memory;
+pub mod memory_map;
 pub mod msr;
 pub mod pci;
 pub mod platform;

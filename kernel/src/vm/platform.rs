@@ -3,8 +3,12 @@
 //! Everything here is driven by accesses that the guest made. What must happen to the machine for one of them (an
 //! interrupt's way, a line on the console) is done through [`Host`], so that a platform is logic and runs anywhere.
 
+use crate::vm::acpi;
+use crate::vm::clock::Clock;
+use crate::vm::io_apic::{IoApic, Request};
 use crate::vm::local_apic::{self, LocalApic};
 use crate::vm::memory::{GuestMemory, GuestMemoryAccess};
+use crate::vm::memory_map::IO_APIC;
 use crate::vm::msr::Msrs;
 use crate::vm::pci::{GuestPciBus, PciEffect, TrappedRead, TrappedWrite};
 use crate::vm::rom;
@@ -19,6 +23,9 @@ const PM1A_CONTROL: u16 = 0x604;
 /// SLP_EN with SLP_TYP 0, which is S5 on this platform (ACPI 4.8.3.2.1).
 const SLEEP_ENABLE: u32 = 1 << 13;
 const SLEEP_TYPE: u32 = 7 << 10;
+
+/// What a port reads where nothing is, one byte of it.
+const NOTHING: u8 = 0xff;
 
 /// What a platform needs of the machine beside configuration space.
 pub trait Host {
@@ -54,6 +61,8 @@ pub enum Outcome {
     PowerOff,
     /// It has ended with this status, which is not zero, by its debug-exit port.
     Failed(u32),
+    /// It has asked to be started again.
+    Reset,
 }
 
 /// The platform of one guest, with memory of kind `M`.
@@ -66,11 +75,14 @@ pub struct Platform<M = GuestMemory> {
     pub pci: GuestPciBus,
     /// Its model-specific registers.
     pub msrs: Msrs,
+    /// Its clock.
+    pub clock: Clock,
     /// The port, if any, by which the guest ends with a status: the register of QEMU's isa-debug-exit.
     pub debug_exit_port: Option<u16>,
     /// The port, if any, where the guest asks for an interrupt that takes the way of a device's.
     pub doorbell_port: Option<u16>,
     serial: SerialPort,
+    io_apic: IoApic,
 }
 
 impl<M: GuestMemoryAccess> Platform<M> {
@@ -78,7 +90,9 @@ impl<M: GuestMemoryAccess> Platform<M> {
     pub fn new(memory: M, pci: GuestPciBus, physical_address_bits: u8) -> Self {
         let apic = LocalApic::new(ApicId(0), true, physical_address_bits);
         let serial = SerialPort::default();
-        Self { memory, apic, pci, msrs: Msrs::default(), debug_exit_port: None, doorbell_port: None, serial }
+        let io_apic = IoApic::new(acpi::IO_APIC_ID);
+        let (msrs, clock) = (Msrs::default(), Clock::default());
+        Self { memory, apic, pci, msrs, clock, debug_exit_port: None, doorbell_port: None, serial, io_apic }
     }
 
     /// A read of `bytes` bytes (1, 2 or 4) from an I/O port. A port where nothing is reads as all ones.
@@ -92,7 +106,10 @@ impl<M: GuestMemoryAccess> Platform<M> {
     }
 
     fn read_byte(&mut self, port: u16) -> u8 {
-        serial_offset(port).map_or(0xff, |offset| self.serial.read(offset))
+        let Some(offset) = serial_offset(port) else { return NOTHING };
+        let value = self.serial.read(offset);
+        self.update_serial_line();
+        value
     }
 
     /// A write of `bytes` bytes (1, 2 or 4) to an I/O port. A port where nothing is takes it and forgets it.
@@ -115,16 +132,22 @@ impl<M: GuestMemoryAccess> Platform<M> {
         if port == PM1A_CONTROL && bytes >= 2 && value & (SLEEP_ENABLE | SLEEP_TYPE) == SLEEP_ENABLE {
             return Outcome::PowerOff;
         }
+        if port == acpi::SLEEP_CONTROL && value as u8 == acpi::SLEEP_OFF {
+            return Outcome::PowerOff;
+        }
+        if port == acpi::RESET_CONTROL && value as u8 & acpi::RESET == acpi::RESET {
+            return Outcome::Reset;
+        }
         if self.doorbell_port == Some(port) {
             services.host.doorbell(Vector(value as u8));
             return Outcome::Continue;
         }
         for byte in 0..u16::from(bytes) {
-            let line = serial_offset(port.wrapping_add(byte))
-                .and_then(|offset| self.serial.write(offset, (value >> (8 * byte)) as u8));
-            if let Some(line) = line {
+            let Some(offset) = serial_offset(port.wrapping_add(byte)) else { continue };
+            if let Some(line) = self.serial.write(offset, (value >> (8 * byte)) as u8) {
                 services.host.line(line);
             }
+            self.update_serial_line();
         }
         Outcome::Continue
     }
@@ -132,9 +155,12 @@ impl<M: GuestMemoryAccess> Platform<M> {
     /// A read of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; `None` where
     /// nothing is. It is of registers, or for a write to [`rom`].
     pub fn read_memory(&mut self, address: GuestPhys, bytes: u8, now: u64, host: &mut dyn Host) -> Option<u64> {
+        // Registers are 32 bits; what another access does is undefined (SDM vol. 3, 12.4.1).
         if let Some(offset) = self.apic_page_offset(address) {
-            // Registers are 32 bits at multiples of 16; what is beside them is undefined (SDM vol. 3, 12.4.1).
             return Some(if bytes == 4 { self.apic.read_page(offset, now).into() } else { u64::MAX });
+        }
+        if let Some(offset) = offset_in_page(address, IO_APIC) {
+            return Some(if bytes == 4 { self.io_apic.read(offset).into() } else { u64::MAX });
         }
         if rom::contains(address) {
             let mut value = [0; 8];
@@ -154,7 +180,14 @@ impl<M: GuestMemoryAccess> Platform<M> {
         if let Some(offset) = self.apic_page_offset(address) {
             let effect = if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None };
             if let Some(effect) = effect {
-                host.apic_effect(effect);
+                self.apic_effect(effect, host);
+            }
+            return true;
+        }
+        if let Some(offset) = offset_in_page(address, IO_APIC) {
+            if bytes == 4 {
+                let request = self.io_apic.write(offset, value as u32);
+                self.raise(request);
             }
             return true;
         }
@@ -169,17 +202,61 @@ impl<M: GuestMemoryAccess> Platform<M> {
         true
     }
 
+    /// What the guest's local APIC asks for: an end of interrupt goes to the I/O APIC, all else is the machine's.
+    pub fn apic_effect(&mut self, effect: local_apic::Effect, host: &mut dyn Host) {
+        match effect {
+            local_apic::Effect::EndOfInterrupt(vector) => {
+                let request = self.io_apic.end_of_interrupt(vector);
+                self.raise(request);
+            }
+            effect => host.apic_effect(effect),
+        }
+    }
+
+    /// Something was typed for the guest.
+    pub fn receive(&mut self, byte: u8) {
+        self.serial.receive(byte);
+        self.update_serial_line();
+    }
+
+    /// Whether the guest waits for something to be typed.
+    pub fn listens(&self) -> bool {
+        self.serial.listens()
+    }
+
+    fn update_serial_line(&mut self) {
+        let request = self.io_apic.set_line(serial::LINE, self.serial.interrupts());
+        self.raise(request);
+    }
+
+    /// Brings an interrupt of the I/O APIC's to the guest's processor, if it is meant.
+    fn raise(&mut self, request: Option<Request>) {
+        let Some(Request { vector, level, destination, logical }) = request else { return };
+        let meant = match logical {
+            true => self.apic.matches_logical(destination.0),
+            false => destination == self.apic.id() || destination.0 == 0xff,
+        };
+        match (meant, level) {
+            (false, _) => {}
+            (true, true) => self.apic.accept_level(vector),
+            (true, false) => self.apic.accept_edge(vector),
+        }
+    }
+
     /// The offset in the local APIC's page, if `address` is there and the page is.
     fn apic_page_offset(&self, address: GuestPhys) -> Option<u16> {
-        let page = self.apic.page()?;
-        let offset = address.as_u64().checked_sub(page.as_u64()).filter(|offset| *offset < PAGE_SIZE)?;
-        u16::try_from(offset).ok()
+        offset_in_page(address, self.apic.page()?)
     }
 
     /// Ends the guest's output: what it printed without an end of line.
     pub fn take_rest_of_line(&mut self) -> Option<String> {
         self.serial.take_rest()
     }
+}
+
+fn offset_in_page(address: GuestPhys, page: GuestPhys) -> Option<u16> {
+    let offset = address.as_u64().checked_sub(page.as_u64()).filter(|offset| *offset < PAGE_SIZE)?;
+    u16::try_from(offset).ok()
 }
 
 fn serial_offset(port: u16) -> Option<u16> {

@@ -1,5 +1,6 @@
-//! A guest's serial port: a 16550 whose line leads to the hypervisor's console. Output only, without interrupts.
+//! A guest's serial port: a 16550 whose line leads to the hypervisor's console. What is sent has been sent at once.
 
+use alloc::collections::VecDeque;
 use alloc::string::String;
 
 /// Registers of a guest's COM1, by I/O port.
@@ -7,6 +8,11 @@ pub const FIRST_PORT: u16 = 0x3f8;
 /// Number of its ports.
 pub const PORTS: u16 = 8;
 
+/// Its interrupt line: the I/O APIC's pin.
+pub const LINE: u8 = 4;
+
+/// What is typed and not read yet is kept up to so many bytes; more is lost, as on a line without flow control.
+const MAXIMUM_TYPED: usize = 256;
 /// Longest line that is kept together; a longer one is broken.
 const MAXIMUM_LINE: usize = 240;
 
@@ -24,6 +30,14 @@ const LINE_CONTROL_DIVISOR_LATCH: u8 = 1 << 7;
 const LINE_STATUS_DATA_READY: u8 = 1 << 0;
 const LINE_STATUS_TRANSMITTER_EMPTY: u8 = 0x60;
 const INTERRUPT_NONE: u8 = 1;
+const INTERRUPT_TRANSMITTER_EMPTY: u8 = 2;
+const INTERRUPT_DATA_AVAILABLE: u8 = 4;
+const ENABLE_DATA_AVAILABLE: u8 = 1;
+const ENABLE_TRANSMITTER_EMPTY: u8 = 2;
+/// OUT2: on a PC, the gate between the port and its interrupt line.
+const MODEM_CONTROL_INTERRUPTS: u8 = 1 << 3;
+/// Clears what was received.
+const FIFO_CLEAR_RECEIVED: u8 = 1 << 1;
 const FIFO_ENABLED: u8 = 0xc0;
 const MODEM_CONTROL_LOOPBACK: u8 = 1 << 4;
 /// Carrier, data set ready, clear to send: somebody listens.
@@ -39,6 +53,9 @@ pub struct SerialPort {
     scratch: u8,
     divisor: [u8; 2],
     looped_back: Option<u8>,
+    typed: VecDeque<u8>,
+    /// The transmitter has become empty, and the guest was not told yet.
+    transmitter_empty: bool,
     line: String,
 }
 
@@ -48,14 +65,20 @@ impl SerialPort {
         let latch = self.line_control & LINE_CONTROL_DIVISOR_LATCH != 0;
         match offset {
             register::DATA if latch => self.divisor[0],
-            register::DATA => self.looped_back.take().unwrap_or(0),
+            register::DATA => self.looped_back.take().or_else(|| self.typed.pop_front()).unwrap_or(0),
             register::INTERRUPT_ENABLE if latch => self.divisor[1],
             register::INTERRUPT_ENABLE => self.interrupt_enable,
-            register::INTERRUPT_IDENTIFICATION if self.fifo_control & 1 != 0 => INTERRUPT_NONE | FIFO_ENABLED,
-            register::INTERRUPT_IDENTIFICATION => INTERRUPT_NONE,
+            register::INTERRUPT_IDENTIFICATION => {
+                let reason = self.interrupt();
+                if reason == INTERRUPT_TRANSMITTER_EMPTY {
+                    // Told is told.
+                    self.transmitter_empty = false;
+                }
+                if self.fifo_control & 1 != 0 { reason | FIFO_ENABLED } else { reason }
+            }
             register::LINE_CONTROL => self.line_control,
             register::MODEM_CONTROL => self.modem_control,
-            register::LINE_STATUS if self.looped_back.is_some() => {
+            register::LINE_STATUS if self.looped_back.is_some() || !self.typed.is_empty() => {
                 LINE_STATUS_TRANSMITTER_EMPTY | LINE_STATUS_DATA_READY
             }
             register::LINE_STATUS => LINE_STATUS_TRANSMITTER_EMPTY,
@@ -71,16 +94,56 @@ impl SerialPort {
         match offset {
             register::DATA if latch => self.divisor[0] = value,
             register::DATA if self.modem_control & MODEM_CONTROL_LOOPBACK != 0 => self.looped_back = Some(value),
-            register::DATA => return self.transmit(value),
+            register::DATA => {
+                self.transmitter_empty = true;
+                return self.transmit(value);
+            }
             register::INTERRUPT_ENABLE if latch => self.divisor[1] = value,
-            register::INTERRUPT_ENABLE => self.interrupt_enable = value & 0xf,
-            register::INTERRUPT_IDENTIFICATION => self.fifo_control = value,
+            register::INTERRUPT_ENABLE => {
+                // Enabling it asks for it: the transmitter is empty.
+                self.transmitter_empty |= value & !self.interrupt_enable & ENABLE_TRANSMITTER_EMPTY != 0;
+                self.interrupt_enable = value & 0xf;
+            }
+            register::INTERRUPT_IDENTIFICATION => {
+                self.fifo_control = value;
+                if value & FIFO_CLEAR_RECEIVED != 0 {
+                    self.typed.clear();
+                }
+            }
             register::LINE_CONTROL => self.line_control = value,
             register::MODEM_CONTROL => self.modem_control = value & 0x1f,
             register::SCRATCH => self.scratch = value,
             _ => {}
         }
         None
+    }
+
+    /// Something was typed.
+    pub fn receive(&mut self, byte: u8) {
+        if self.typed.len() < MAXIMUM_TYPED {
+            self.typed.push_back(byte);
+        }
+    }
+
+    /// Whether the guest wants to be told of what is typed.
+    pub fn listens(&self) -> bool {
+        self.interrupt_enable & ENABLE_DATA_AVAILABLE != 0 && self.modem_control & MODEM_CONTROL_INTERRUPTS != 0
+    }
+
+    /// Whether the interrupt line is asserted.
+    pub fn interrupts(&self) -> bool {
+        self.interrupt() != INTERRUPT_NONE && self.modem_control & MODEM_CONTROL_INTERRUPTS != 0
+    }
+
+    /// The interrupt with the highest priority that is enabled and pending, as the identification register names it.
+    fn interrupt(&self) -> u8 {
+        if self.interrupt_enable & ENABLE_DATA_AVAILABLE != 0 && !self.typed.is_empty() {
+            INTERRUPT_DATA_AVAILABLE
+        } else if self.interrupt_enable & ENABLE_TRANSMITTER_EMPTY != 0 && self.transmitter_empty {
+            INTERRUPT_TRANSMITTER_EMPTY
+        } else {
+            INTERRUPT_NONE
+        }
     }
 
     /// What was written of a line that has no end yet.

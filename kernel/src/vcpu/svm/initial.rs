@@ -78,11 +78,11 @@ pub fn set_state(save: &mut StateSaveArea, state: &InitialState) {
     save.cs = state.code;
     (save.ss, save.ds, save.es, save.fs, save.gs) = (state.data, state.data, state.data, state.data, state.data);
     (save.tr, save.ldtr) = (state.task, state.local_table);
-    (save.gdtr, save.idtr) = (table(state.descriptor_tables), table(state.descriptor_tables));
+    (save.gdtr, save.idtr) = (table(state.global_table), table(state.interrupt_table));
     save.cpl = 0;
     // The guest does not see the bit, and the processor refuses to run a guest without it.
-    save.efer = EFER_SVME;
-    (save.cr0, save.cr2, save.cr3, save.cr4) = (state.cr0, 0, 0, 0);
+    save.efer = state.efer | EFER_SVME;
+    (save.cr0, save.cr2, save.cr3, save.cr4) = (state.cr0, 0, state.cr3, state.cr4);
     (save.dr6, save.dr7) = (DR6_RESET, DR7_RESET);
     (save.rflags, save.rip) = (state.rflags, state.rip);
     (save.star, save.lstar, save.cstar, save.sfmask, save.kernel_gs_base) = (0, 0, 0, 0, 0);

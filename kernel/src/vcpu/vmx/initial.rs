@@ -73,10 +73,10 @@ pub fn set_state(vmcs: &mut impl Processor, state: &InitialState, cr0: &ControlR
     }
     set_segment(vmcs, field::GUEST_TR, state.task);
     set_segment(vmcs, field::GUEST_LDTR, state.local_table);
-    let table = state.descriptor_tables;
-    for (base, limit) in
-        [(field::GUEST_GDTR_BASE, field::GUEST_GDTR_LIMIT), (field::GUEST_IDTR_BASE, field::GUEST_IDTR_LIMIT)]
-    {
+    for (base, limit, table) in [
+        (field::GUEST_GDTR_BASE, field::GUEST_GDTR_LIMIT, state.global_table),
+        (field::GUEST_IDTR_BASE, field::GUEST_IDTR_LIMIT, state.interrupt_table),
+    ] {
         vmcs.set(base, table.base);
         vmcs.set(limit, table.limit.into());
     }
@@ -84,9 +84,9 @@ pub fn set_state(vmcs: &mut impl Processor, state: &InitialState, cr0: &ControlR
     vmcs.set(field::CR0_READ_SHADOW, state.cr0);
     vmcs.set(field::GUEST_CR0, cr0.real(state.cr0));
     vmcs.set(field::CR4_MASK, cr4.mask);
-    vmcs.set(field::CR4_READ_SHADOW, 0);
-    vmcs.set(field::GUEST_CR4, cr4.real(0));
-    vmcs.set(field::GUEST_CR3, 0);
+    vmcs.set(field::CR4_READ_SHADOW, state.cr4);
+    vmcs.set(field::GUEST_CR4, cr4.real(state.cr4));
+    vmcs.set(field::GUEST_CR3, state.cr3);
     for entry in [field::GUEST_PDPTE_0, field::GUEST_PDPTE_1, field::GUEST_PDPTE_2, field::GUEST_PDPTE_3] {
         vmcs.set(entry, 0);
     }
@@ -98,7 +98,7 @@ pub fn set_state(vmcs: &mut impl Processor, state: &InitialState, cr0: &ControlR
     vmcs.set(field::GUEST_SYSENTER_EIP, 0);
     vmcs.set(field::GUEST_DEBUGCTL, 0);
     vmcs.set(field::GUEST_PAT, PAT_RESET);
-    vmcs.set(field::GUEST_EFER, 0);
+    vmcs.set(field::GUEST_EFER, state.efer);
     // Active: the states "halted" and "wait for SIPI" are the hypervisor's business, and not every processor has them.
     vmcs.set(field::GUEST_ACTIVITY, 0);
     vmcs.set(field::GUEST_INTERRUPTIBILITY, 0);

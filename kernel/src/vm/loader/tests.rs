@@ -112,7 +112,7 @@ const MODULES: [(&str, &[u8]); 2] = [("first", b"some"), ("second.bin", &[0x5a; 
 fn a_pvh_kernel_is_loaded_and_told_what_it_has() {
     let kernel = Elf::pvh(KERNEL, 0x1001, Some(0x20_0000)).bytes();
     let (start, memory) = load_with(&Images { kernel: &kernel, command_line: "hello world", modules: &MODULES });
-    assert_eq!(start, Ok(Start { entry: 0x20_0000, rax: 0, information: 0xf_0000 }));
+    assert_eq!(start, Ok(Start::Protected { entry: 0x20_0000, rax: 0, information: 0xf_0000 }));
     assert_eq!(&memory[0x20_0000..0x20_0005], b"code\0");
     assert_eq!(word(&memory, 0xf_0000), 0x336e_c578);
     assert_eq!(text(&memory, word(&memory, 0xf_0018)), b"hello world");
@@ -135,7 +135,7 @@ fn a_multiboot_kernel_is_loaded_and_told_what_it_has() {
     for wide in [false, true] {
         let kernel = Elf::multiboot(ALIGN, wide).bytes();
         let (start, memory) = load_with(&Images { kernel: &kernel, command_line: "hello world", modules: &MODULES });
-        assert_eq!(start, Ok(Start { entry: 0x20_0020, rax: 0x2bad_b002, information: 0xf_0000 }));
+        assert_eq!(start, Ok(Start::Protected { entry: 0x20_0020, rax: 0x2bad_b002, information: 0xf_0000 }));
         assert_eq!(&memory[0x20_0000..0x20_0004], b"head");
         let information = |offset: u64| word(&memory, 0xf_0000 + offset);
         assert_eq!((information(0), information(4), information(8)), (0x4d, 640, (MEMORY >> 10) - 1024));
@@ -162,7 +162,7 @@ fn a_multiboot_kernel_is_loaded_and_told_what_it_has() {
 #[test]
 fn a_kernel_with_both_is_started_by_pvh() {
     let kernel = Elf { pvh: Some(0x20_0000), ..Elf::multiboot(1 << 2, true) };
-    assert_eq!(load_into(&kernel.bytes()).0.map(|start| start.rax), Ok(0));
+    assert!(matches!(load_into(&kernel.bytes()).0, Ok(Start::Protected { rax: 0, .. })));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn plain(addresses: [u32; 5]) -> Vec<u8> {
 fn a_header_with_addresses_says_how_the_image_is_loaded() {
     let at = KERNEL as u32;
     let (start, memory) = load_into(&plain([at + 8, at, 0, 0, at + 4]));
-    assert_eq!(start.map(|start| (start.entry, start.rax)), Ok((at + 4, 0x2bad_b002)));
+    assert_eq!(start, Ok(Start::Protected { entry: at + 4, rax: 0x2bad_b002, information: 0xf_0000 }));
     assert_eq!(&memory[KERNEL as usize..][..8], b"jmp over");
     assert_eq!(memory[KERNEL as usize + 8 + 32 + 31], 0x90);
     // Only from the header on, and not to the end, with a bss behind which the module comes.
@@ -320,4 +320,117 @@ fn damaged_images_are_errors_and_never_a_panic() {
 fn the_reset_vector_stops_the_processor() {
     let (_, memory) = load_into(&Elf::multiboot(0, false).bytes());
     assert_eq!(&memory[0xf_fff0..0xf_fff4], [0xfa, 0xf4, 0xeb, 0xfd]);
+}
+
+/// A bzImage of one setup sector and a kernel of 0x300 bytes, which wants to be at 2 MiB and uses 64 KiB at first.
+fn bz_image() -> Vec<u8> {
+    let mut image = vec![0; 2 * 512 + 0x300];
+    let mut put = |at: usize, value: &[u8]| image[at..at + value.len()].copy_from_slice(value);
+    put(0x1f1, &[1]);
+    put(0x201, &[0x66]);
+    put(0x202, b"HdrS");
+    put(0x206, &0x20fu16.to_le_bytes());
+    put(0x22c, &0x7fff_ffffu32.to_le_bytes());
+    put(0x230, &0x20_0000u32.to_le_bytes());
+    put(0x234, &[1]);
+    put(0x236, &3u16.to_le_bytes());
+    put(0x238, &2047u32.to_le_bytes());
+    put(0x258, &KERNEL.to_le_bytes());
+    put(0x260, &0x1_0000u32.to_le_bytes());
+    put(2 * 512, b"kernel");
+    image
+}
+
+#[test]
+fn linux_is_entered_in_64_bit_mode_with_its_ramdisk_and_the_memory_map() {
+    let image = bz_image();
+    let images = Images { kernel: &image, command_line: "console=ttyS0", modules: &[("initrd", &[0x5a; 5000])] };
+    let mut memory = vec![0; MEMORY as usize];
+    let start = load(&images, &mut memory, MEMORY).unwrap();
+    let Start::Long { entry, information, page_tables, descriptor_table, descriptor_table_limit } = start else {
+        panic!("{start:?}")
+    };
+    assert_eq!((entry, information), (KERNEL + 0x200, 0x7000));
+    assert_eq!(&memory[KERNEL as usize..][..6], b"kernel");
+    let params = |at: usize| u32::from_le_bytes(memory[0x7000 + at..][..4].try_into().unwrap());
+    assert_eq!(&memory[0x7202..0x7206], b"HdrS");
+    assert_eq!(memory[0x7210], 0xff);
+    let ramdisk = params(0x218) as usize;
+    assert_eq!((ramdisk, params(0x21c)), (MEMORY as usize - 8192, 5000));
+    assert_eq!(memory[ramdisk..ramdisk + 5000], [0x5a; 5000]);
+    assert_eq!(text(&memory, params(0x228).into()), b"console=ttyS0");
+    assert_eq!(params(0x70), 0xf_8000);
+    let ranges: Vec<_> = (0..memory[0x71e8] as usize)
+        .map(|number| 0x2d0 + 20 * number)
+        .map(|at| (params(at), params(at + 8), params(at + 16)))
+        .collect();
+    let expected = [
+        (0, 0x9_fc00, 1),
+        (0xe_0000 + 0x1_0000, 0x1_0000, 2),
+        (0x10_0000, MEMORY as u32 - 0x10_0000, 1),
+        (0xfec0_0000, 0x0040_0000, 2),
+    ];
+    assert_eq!(ranges, expected);
+    // Every page of the first 4 GiB leads to itself.
+    let entry =
+        |table: u64, index: u64| u64::from_le_bytes(memory[(table + index * 8) as usize..][..8].try_into().unwrap());
+    let next = |entry: u64| {
+        assert_eq!(entry & 0x81, 1);
+        entry & !0xfff
+    };
+    for address in [0u64, 0x20_0000, 0x7fff_ffff, 0xfee0_0000, 0xffff_ffff] {
+        let middle = next(entry(page_tables, address >> 39));
+        let low = next(entry(middle, address >> 30 & 511));
+        let leaf = entry(low, address >> 21 & 511);
+        assert_eq!((leaf & 0x83, leaf & !0x1f_ffff), (0x83, address & !0x1f_ffff));
+    }
+    assert_eq!(entry(descriptor_table, 2), 0x00af_9b00_0000_ffff);
+    assert_eq!(entry(descriptor_table, 3), 0x00cf_9300_0000_ffff);
+    assert_eq!(descriptor_table_limit, 0x1f);
+}
+
+#[test]
+fn a_linux_kernel_is_moved_where_it_fits_or_refused() {
+    let load_changed = |change: &dyn Fn(&mut Vec<u8>), bytes: u64| {
+        let mut image = bz_image();
+        change(&mut image);
+        let images = Images { kernel: &image, command_line: "", modules: &[("initrd", &[0x5a; 5000])] };
+        load(&images, &mut vec![0; bytes as usize], bytes)
+    };
+    let put = |at: usize, value: u64, bytes: usize| {
+        move |image: &mut Vec<u8>| image[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes])
+    };
+    // It wants to be beyond the memory: as low as its alignment lets it.
+    let moved = load_changed(&put(0x258, 1 << 40, 8), MEMORY);
+    assert!(matches!(moved, Ok(Start::Long { entry: 0x20_0200, .. })), "{moved:?}");
+    let fixed = |image: &mut Vec<u8>| {
+        put(0x258, 1 << 40, 8)(image);
+        image[0x234] = 0;
+    };
+    assert!(matches!(load_changed(&fixed, MEMORY), Err(LoadError::DoesNotFit { .. })));
+    // In low memory, and over the end of the address space.
+    for preferred in [0x1000, u64::MAX - 0x1000] {
+        let moved = load_changed(&put(0x258, preferred, 8), MEMORY);
+        assert!(matches!(moved, Ok(Start::Long { entry: 0x20_0200, .. })), "{moved:?}");
+    }
+    assert!(matches!(load_changed(&put(0x260, 0xffff_ffff, 4), MEMORY), Err(LoadError::DoesNotFit { .. })));
+    // No room for the ramdisk between the kernel and the end, or where the kernel can read it.
+    let tight = KERNEL + 0x1_0000 + 4096;
+    assert!(matches!(load_changed(&|_| {}, tight), Err(LoadError::DoesNotFit { bytes: 5000, .. })));
+    assert!(matches!(load_changed(&put(0x22c, 0x1000, 4), MEMORY), Err(LoadError::DoesNotFit { bytes: 5000, .. })));
+    for (at, value, bytes) in [(0x206, 0x20b, 2), (0x236, 2, 2)] {
+        assert!(matches!(load_changed(&put(at, value, bytes), MEMORY), Err(LoadError::LinuxTooOld(_))));
+    }
+    for alignment in [0, 3] {
+        assert_eq!(load_changed(&put(0x230, alignment, 4), MEMORY), Err(LoadError::LinuxHeader));
+    }
+    assert_eq!(load_changed(&put(0x1f1, 0, 1), MEMORY), Err(LoadError::LinuxHeader), "4 sectors are not there");
+    for length in 0x206..2 * 512 + 0x200 {
+        assert_eq!(load_changed(&|image| image.truncate(length), MEMORY), Err(LoadError::LinuxHeader), "{length:#x}");
+    }
+    let two = Images { kernel: &bz_image(), command_line: "", modules: &[("a", &[]), ("b", &[])] };
+    assert_eq!(load(&two, &mut vec![0; MEMORY as usize], MEMORY), Err(LoadError::TooMuch));
+    let long = "x".repeat(2048);
+    let long = Images { kernel: &bz_image(), command_line: &long, modules: &[] };
+    assert_eq!(load(&long, &mut vec![0; MEMORY as usize], MEMORY), Err(LoadError::TooMuch));
 }

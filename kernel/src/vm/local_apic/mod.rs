@@ -164,6 +164,11 @@ impl LocalApic {
         }
     }
 
+    /// Accepts an edge-triggered interrupt, as from an I/O APIC.
+    pub fn accept_edge(&mut self, vector: Vector) {
+        self.receive(vector);
+    }
+
     /// Accepts a level-triggered interrupt, as from an I/O APIC: its EOI comes back as [`Effect::EndOfInterrupt`].
     /// A processor that posts by itself does not look at TMR: where one does, a vector that was level-triggered once and
     /// is posted now still has its EOI come back, and whoever gets it must not mind.

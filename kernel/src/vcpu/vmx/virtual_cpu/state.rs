@@ -5,6 +5,7 @@ use crate::vcpu::event::PAGE_FAULT;
 use crate::vcpu::instruction::LONGEST_INSTRUCTION;
 use crate::vcpu::page_attribute_table::is_page_attribute_table;
 use crate::vcpu::vmx::control_registers::cr0;
+use crate::vcpu::vmx::spec::control::EntryControls;
 use crate::vcpu::{ApicVirtualization, ControlState, GeneralProtection, NotNow, Segment, SegmentName};
 
 const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
@@ -31,7 +32,9 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         self.cr2 = 0;
         // "IA-32e mode guest" must agree with EFER.LMA at entry. The guest changes both by CR0.PG, and an unrestricted
         // guest's exits put both into the control structure (SDM vol. 3, 28.3.1 and 28.3.2): from here on they agree.
-        self.vmcs.set(ENTRY_CONTROLS, self.controls.entry.bits());
+        let mut entry = self.controls.entry;
+        entry.set(EntryControls::IA32E_MODE_GUEST, state.efer & EFER_LONG_MODE_ACTIVE != 0);
+        self.vmcs.set(ENTRY_CONTROLS, entry.bits());
         self.set_task_priority(0);
         (self.pending, self.waiting, self.next_rip) = (None, None, None);
         (self.window_wanted, self.priority_exit_wanted, self.shut_down) = (false, false, false);
