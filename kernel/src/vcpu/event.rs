@@ -31,6 +31,9 @@ pub enum Combined {
 pub const DEBUG: u8 = 1;
 /// The vector of the double fault.
 pub const DOUBLE_FAULT: u8 = 8;
+/// The vectors of INT3 and INTO.
+const BREAKPOINT: u8 = 3;
+const OVERFLOW: u8 = 4;
 /// The vector of the page fault.
 pub const PAGE_FAULT: u8 = 14;
 /// The vector of the machine check.
@@ -39,6 +42,13 @@ pub const MACHINE_CHECK: u8 = 18;
 /// Whether the processor pushes an error code with this exception (outside real mode).
 pub const fn has_error_code(vector: u8) -> bool {
     matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30)
+}
+
+/// Whether the exception is a fault: its handler finds RFLAGS.RF set in what was pushed (SDM vol. 3, 18.3.1.1), which an
+/// injected event takes from RFLAGS as they are. A debug exception is a fault or a trap, and arrives here with RF as it
+/// is to be pushed.
+pub const fn is_fault(vector: u8) -> bool {
+    !matches!(vector, DEBUG | BREAKPOINT | OVERFLOW | DOUBLE_FAULT | MACHINE_CHECK)
 }
 
 /// The contributory exceptions: division, and faults with segments.

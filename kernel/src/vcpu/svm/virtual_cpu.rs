@@ -7,7 +7,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use crate::vcpu::event::DEBUG;
+use crate::vcpu::event::{DEBUG, is_fault};
 use crate::vcpu::svm::consistency::{consistency_errors, is_page_attribute_table};
 use crate::vcpu::svm::decode::{decode, is_entry_failure, next_rip};
 use crate::vcpu::svm::machine::{Machine, WorldSwitch};
@@ -183,7 +183,12 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
 
     fn raise(&mut self, vector: u8, error_code: Option<u32>) {
         match combine(self.pending, vector, error_code) {
-            Combined::Deliver(event) => self.pending = Some(event),
+            Combined::Deliver(event) => {
+                if matches!(event, Event::Exception { vector, .. } if is_fault(vector)) {
+                    self.vmcb.save.rflags |= RFLAGS_RESUME;
+                }
+                self.pending = Some(event);
+            }
             Combined::Shutdown => self.shut_down = true,
         }
     }

@@ -7,7 +7,7 @@ mod state;
 mod tests;
 
 use crate::vcpu::VirtualApicPage;
-use crate::vcpu::event::DEBUG;
+use crate::vcpu::event::{DEBUG, is_fault};
 use crate::vcpu::region::Region;
 use crate::vcpu::vmx::bitmap::{IoBitmaps, MsrArea, MsrBitmaps};
 use crate::vcpu::vmx::consistency::consistency_errors;
@@ -381,7 +381,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
     fn take_debug_exception(&mut self) {
         let status = self.vmcs.get(EXIT_QUALIFICATION) & qualification::DEBUG_STATUS;
         let before = self.vmcs.debug_status();
-        self.vmcs.set_debug_status(before & !qualification::DEBUG_STATUS | status);
+        self.vmcs.set_debug_status(before & !qualification::DEBUG_BREAKPOINTS | status);
         let control = self.vmcs.get(GUEST_DR7);
         if control & DR7_GENERAL_DETECT != 0 {
             self.vmcs.set(GUEST_DR7, control & !DR7_GENERAL_DETECT);
@@ -406,6 +406,10 @@ impl<P: Processor> VmxVirtualCpu<P> {
             Combined::Deliver(event) => {
                 if let Some(Event::Interrupt(vector)) = pending {
                     self.waiting = Some(vector);
+                }
+                if matches!(event, Event::Exception { vector, .. } if is_fault(vector)) {
+                    let flags = self.vmcs.get(GUEST_RFLAGS);
+                    self.vmcs.set(GUEST_RFLAGS, flags | RFLAGS_RESUME);
                 }
                 self.pending = Some(Pending::Event(event));
             }

@@ -271,6 +271,17 @@ fn completing_an_instruction_ends_the_shadow_and_traps_a_guest_that_steps() {
 }
 
 #[test]
+fn the_handler_of_a_fault_finds_the_resume_flag() {
+    for (vector, error_code, flag) in
+        [(13, Some(0), RFLAGS_RESUME), (6, None, RFLAGS_RESUME), (1, None, 0), (3, None, 0), (8, Some(0), 0)]
+    {
+        let mut cpu = cpu(Script::default());
+        cpu.inject_exception(vector, error_code);
+        assert_eq!(cpu.vmcb.save.rflags & RFLAGS_RESUME, flag, "{vector}");
+    }
+}
+
+#[test]
 fn an_instruction_ends_where_its_bytes_do() {
     let mut cpu = cpu(Script::default().then(exits(CPUID)));
     cpu.run();

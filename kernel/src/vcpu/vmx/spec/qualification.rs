@@ -39,3 +39,5 @@ pub const CR_REGISTER_SHIFT: u32 = 8;
 
 /// Debug exception: B0 to B3, BD and BS, at their places in DR6.
 pub const DEBUG_STATUS: u64 = 0xf | 1 << 13 | 1 << 14;
+/// Debug exception: B0 to B3, which a debug exception may clear. It clears no other bit of DR6 (SDM vol. 3, 18.2.3).
+pub const DEBUG_BREAKPOINTS: u64 = 0xf;

@@ -307,11 +307,26 @@ fn a_debug_exception_leaves_the_debug_registers_as_its_delivery_does() {
         vmcs.say(EXIT_INTERRUPTION_INFORMATION, 0x8000_0301);
         vmcs.say(EXIT_QUALIFICATION, 0x4001);
     }));
-    cpu.vmcs.debug_status = 0xffff_0ff2;
+    // B1 was another breakpoint; BD stays, because the processor never clears it.
+    cpu.vmcs.debug_status = 0xffff_2ff2;
     cpu.vmcs.set(GUEST_DR7, 0x2400);
     assert_eq!(cpu.run(), Exit::Exception { vector: 1, error_code: None });
-    assert_eq!((cpu.vmcs.debug_status, cpu.vmcs.get(GUEST_DR7)), (0xffff_4ff1, 0x400));
+    assert_eq!((cpu.vmcs.debug_status, cpu.vmcs.get(GUEST_DR7)), (0xffff_6ff1, 0x400));
     assert_eq!(cpu.rip(), ENTRY);
+}
+
+#[test]
+fn the_handler_of_a_fault_finds_the_resume_flag() {
+    for (vector, error_code, flag) in
+        [(13, Some(0), RFLAGS_RESUME), (6, None, RFLAGS_RESUME), (1, None, 0), (3, None, 0), (8, Some(0), 0)]
+    {
+        let mut cpu = cpu(Script::default());
+        cpu.inject_exception(vector, error_code);
+        assert_eq!(cpu.vmcs.get(GUEST_RFLAGS) & RFLAGS_RESUME, flag, "{vector}");
+    }
+    let mut cpu = cpu(Script::default());
+    cpu.inject_page_fault(0x1234, 2);
+    assert_eq!(cpu.vmcs.get(GUEST_RFLAGS) & RFLAGS_RESUME, RFLAGS_RESUME);
 }
 
 #[test]
