@@ -15,7 +15,7 @@ use crate::time;
 use crate::vcpu::{Engine, VirtualCpu};
 use crate::vm::exits::{self, Next};
 use crate::vm::guest::Guest;
-use crate::vm::local_apic::Effect;
+use crate::vm::local_apic::{Destination, Effect};
 use crate::vm::pci::{MsixEffect, PciEffect, PciEffectKind};
 use crate::vm::platform::{Host, Services};
 use addr::{HostPhys, Vector};
@@ -116,7 +116,12 @@ impl Host for Machine {
     }
 
     fn apic_effect(&mut self, effect: Effect) {
-        self.complain(format_args!("it has one processor; ignored: {effect:?}"));
+        // What a guest sends to a group is for those that there are, and it is alone: kernels start others in this way.
+        let alone = matches!(effect, Effect::InterProcessorInterrupt { destination, .. }
+            if !matches!(destination, Destination::Physical(_)));
+        if !alone {
+            self.complain(format_args!("it has one processor; ignored: {effect:?}"));
+        }
     }
 
     fn doorbell(&mut self, vector: Vector) {

@@ -139,6 +139,10 @@ pub trait VirtualCpu {
     /// Raises a page fault at the next entry, with `address` in CR2.
     fn inject_page_fault(&mut self, address: u64, error_code: u32);
 
+    /// Delivers a non-maskable interrupt as soon as the guest takes one: not while the handler of one before runs, up to
+    /// its IRET. Of several that wait, one is delivered (SDM vol. 3, 7.7.1).
+    fn inject_nmi(&mut self);
+
     /// The event that the next entry delivers: one that was injected, or one whose delivery the last exit interrupted.
     fn pending_event(&self) -> Option<Event>;
 

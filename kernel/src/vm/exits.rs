@@ -11,6 +11,7 @@ use crate::vm::clock::Clock;
 use crate::vm::cpuid::{self, Leaf};
 use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, MAX_LENGTH, RegisterFile};
+use crate::vm::local_apic::{DeliveryMode, Destination, Effect};
 use crate::vm::memory::GuestMemoryAccess;
 use crate::vm::platform::{Outcome, Platform, Services};
 use addr::{GuestPhys, PAGE_SIZE};
@@ -97,10 +98,8 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             Next::Run
         }
         Exit::ApicWrite { offset } => {
-            if let Some(effect) = platform.apic.written_by_processor(offset, now) {
-                platform.apic_effect(effect, services.host);
-            }
-            Next::Run
+            let effect = platform.apic.written_by_processor(offset, now);
+            serve_apic(effect, vcpu, platform, services)
         }
         Exit::Halt => {
             finish(Instruction::Halt, vcpu, platform);
@@ -144,27 +143,19 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         }
         Exit::WriteMsr { index, value } => {
             let done = match index {
-                IA32_EFER => vcpu.write_efer(value).is_ok(),
-                IA32_PAT => vcpu.set_page_attribute_table(value).is_ok(),
+                IA32_EFER => vcpu.write_efer(value).ok().map(|()| None),
+                IA32_PAT => vcpu.set_page_attribute_table(value).ok().map(|()| None),
                 _ if Clock::owns_msr(index) => {
-                    platform.clock.write(index, value, now, tsc_khz, &mut platform.memory).is_ok()
+                    platform.clock.write(index, value, now, tsc_khz, &mut platform.memory).ok().map(|()| None)
                 }
-                _ => match platform.msrs.write(index, value, &mut platform.apic, now) {
-                    Ok(effect) => {
-                        if let Some(effect) = effect {
-                            platform.apic_effect(effect, services.host);
-                        }
-                        true
-                    }
-                    Err(_) => false,
-                },
+                _ => platform.msrs.write(index, value, &mut platform.apic, now).ok(),
             };
-            if done {
-                finish(Instruction::WriteMsr, vcpu, platform);
-            } else {
+            let Some(effect) = done else {
                 vcpu.inject_exception(GENERAL_PROTECTION, Some(0));
-            }
-            Next::Run
+                return Next::Run;
+            };
+            finish(Instruction::WriteMsr, vcpu, platform);
+            serve_apic(effect, vcpu, platform, services)
         }
         Exit::NestedPageFault(fault) => serve_memory(&fault, vcpu, platform, now, services),
         Exit::InvalidateCaches => {
@@ -358,15 +349,47 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         }
     }
     let flags_before = registers.1;
-    if let Some(value) = instruction.execute(read, &mut registers)
-        && !platform.write_memory(address, width, value, now, services.host)
-    {
-        return stop("it wrote where nothing is,");
+    let mut effect = None;
+    if let Some(value) = instruction.execute(read, &mut registers) {
+        match platform.write_memory(address, width, value, now, services.host) {
+            Some(left) => effect = left,
+            None => return stop("it wrote where nothing is,"),
+        }
     }
     let flags = registers.1;
     if flags != flags_before {
         vcpu.set_rflags(flags);
     }
     vcpu.advance_to(instruction.next_rip(vcpu.rip()));
+    serve_apic(effect, vcpu, platform, services)
+}
+
+/// Does what is left to do for the guest's local APIC after an access of the guest's: what it sent to itself and what is
+/// no interrupt of the APIC's own reaches its processor here (SDM vol. 3, 11.6.1).
+fn serve_apic<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
+    effect: Option<Effect>,
+    vcpu: &mut V,
+    platform: &mut Platform<M>,
+    services: &mut Services<'_, C>,
+) -> Next {
+    let Some(effect) = effect else { return Next::Run };
+    if let Effect::InterProcessorInterrupt { destination, delivery_mode } = effect
+        && platform.apic.is_destination(destination)
+    {
+        match delivery_mode {
+            DeliveryMode::Nmi => vcpu.inject_nmi(),
+            DeliveryMode::Init => {
+                return Next::Stop("it reset its processor by an INIT, and has no firmware to start again".to_string());
+            }
+            // An SMI is the firmware's, of which there is none. Only a processor that waits for it takes a start-up IPI.
+            DeliveryMode::Smi | DeliveryMode::StartUp(_) => {}
+            // They have reached it.
+            DeliveryMode::Fixed(_) | DeliveryMode::LowestPriority(_) => {}
+        }
+        if destination == Destination::Physical(platform.apic.id()) {
+            return Next::Run;
+        }
+    }
+    platform.apic_effect(effect, services.host);
     Next::Run
 }

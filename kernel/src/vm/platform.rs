@@ -174,32 +174,35 @@ impl<M: GuestMemoryAccess> Platform<M> {
         })
     }
 
-    /// A write of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; says whether
-    /// something is there.
-    pub fn write_memory(&mut self, address: GuestPhys, bytes: u8, value: u64, now: u64, host: &mut dyn Host) -> bool {
+    /// A write of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; what is then to do
+    /// for the local APIC, or `None` where nothing is.
+    pub fn write_memory(
+        &mut self,
+        address: GuestPhys,
+        bytes: u8,
+        value: u64,
+        now: u64,
+        host: &mut dyn Host,
+    ) -> Option<Option<local_apic::Effect>> {
         if let Some(offset) = self.apic_page_offset(address) {
-            let effect = if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None };
-            if let Some(effect) = effect {
-                self.apic_effect(effect, host);
-            }
-            return true;
+            return Some(if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None });
         }
         if let Some(offset) = offset_in_page(address, IO_APIC) {
             if bytes == 4 {
                 let request = self.io_apic.write(offset, value as u32);
                 self.raise(request);
             }
-            return true;
+            return Some(None);
         }
         if rom::contains(address) {
-            return true;
+            return Some(None);
         }
         match self.pci.write_memory(address, bytes.into(), value, &mut |effect| host.pci_effect(effect)) {
-            None => return false,
+            None => return None,
             Some(TrappedWrite::Done) => {}
             Some(TrappedWrite::Forward(address)) => host.write_register(address, bytes, value),
         }
-        true
+        Some(None)
     }
 
     /// What the guest's local APIC asks for: an end of interrupt goes to the I/O APIC, all else is the machine's.

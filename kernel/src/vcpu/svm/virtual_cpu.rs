@@ -1,6 +1,7 @@
 //! A virtual CPU in a control block.
 
 mod interrupts;
+mod nmi;
 mod refused_write;
 mod shadow;
 mod state;
@@ -14,7 +15,7 @@ use crate::vcpu::svm::machine::{Machine, WorldSwitch};
 use crate::vcpu::svm::permission_map::{IoPermissionMap, MsrPermissionMap};
 use crate::vcpu::svm::region::Region;
 use crate::vcpu::svm::spec::vmcb::{INTERRUPT_SHADOW, TLB_FLUSH_ADDRESS_SPACE, TLB_FLUSH_ALL, TLB_FLUSH_NOTHING, Vmcb};
-use crate::vcpu::svm::spec::{exit_code, interrupt_control};
+use crate::vcpu::svm::spec::{exit_code, intercept, interrupt_control};
 use crate::vcpu::svm::{Capabilities, SvmError, initial, injection};
 use crate::vcpu::{Combined, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine};
 use addr::{HostPhys, Vector};
@@ -42,6 +43,10 @@ pub struct SvmVirtualCpu<W = Machine> {
     pending: Option<Event>,
     /// The maskable interrupt that the guest takes as soon as it can, which may be in the handler of `pending`.
     interrupt: Option<Vector>,
+    /// A non-maskable interrupt waits.
+    nmi_waiting: bool,
+    /// One was delivered, and no IRET has been executed since.
+    nmi_blocked: bool,
     /// The caller wants to know when the guest can take an interrupt.
     window_wanted: bool,
     /// The next entry flushes this guest's translations.
@@ -83,6 +88,8 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             registers: Registers::default(),
             pending: None,
             interrupt: None,
+            nmi_waiting: false,
+            nmi_blocked: false,
             window_wanted: false,
             // The address space id may have been another guest's before the machine was started again.
             flush: true,
@@ -93,7 +100,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
     }
 
     /// One entry and exit.
-    fn enter(&mut self, virtual_interrupt: VirtualInterrupt) -> Entry {
+    fn enter(&mut self, virtual_interrupt: VirtualInterrupt, iret_exits: bool) -> Entry {
         let injected = self.pending.take();
         let flush_control = match (self.flush, self.capabilities.flush_by_asid) {
             (false, _) => TLB_FLUSH_NOTHING,
@@ -109,6 +116,9 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         control.tlb_control = flush_control;
         control.clean_bits = 0;
         virtual_interrupt.arm(control);
+        if iret_exits {
+            control.intercept_instructions |= intercept::IRET;
+        }
         (save.rax, save.rsp) = (self.registers.rax, self.registers.rsp);
         let (rip, shadow) = (save.rip, control.interrupt_state & INTERRUPT_SHADOW != 0);
         // Only QEMU's TCG needs to be asked: see `refused_write`.
@@ -134,6 +144,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
                 Some(Event::Interrupt(vector)) => self.interrupt = Some(vector),
                 event => self.pending = event,
             }
+            self.nmi_blocked |= injected == Some(Event::Nmi) && self.pending != injected;
         }
         VirtualInterrupt::disarm(control);
         shadow::restore(&mut self.vmcb, &entry);
@@ -156,14 +167,25 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             if self.shut_down {
                 return Exit::Shutdown;
             }
+            let nmi = self.offer_nmi();
             let virtual_interrupt = self.virtual_interrupt(at_iret);
-            let entry = self.enter(virtual_interrupt);
+            let iret_exits = nmi || !at_iret && (self.nmi_blocked || self.nmi_waiting);
+            let entry = self.enter(virtual_interrupt, iret_exits);
             if refused_write::is_one(&self.vmcb, &entry) {
                 self.answer_refused_write(&entry);
                 continue;
             }
             let exit_code = self.vmcb.control.exit_code;
             at_iret = exit_code == exit_code::IRET;
+            if at_iret && self.nmi_blocked {
+                // It ends the handler of an NMI, and goes on by itself, unless another waits.
+                self.nmi_blocked = false;
+                at_iret = !self.nmi_waiting;
+                if let Some(exit) = self.step_to_next_nmi() {
+                    return exit;
+                }
+                continue;
+            }
             if exit_code == exit_code::CR8_WRITE {
                 // The write is the guest's to make: once it is made, whoever asked looks at the priorities again.
                 self.request_priority_exit(false);

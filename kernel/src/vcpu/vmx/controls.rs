@@ -38,6 +38,7 @@ pub fn apic_capability(capabilities: &Capabilities) -> ApicCapability {
 const PIN: PinBased = PinBased::EXTERNAL_INTERRUPT_EXITING.union(PinBased::NMI_EXITING).union(PinBased::VIRTUAL_NMIS);
 const PRIMARY: Primary = Primary::USE_TSC_OFFSETTING
     .union(Primary::INTERRUPT_WINDOW_EXITING)
+    .union(Primary::NMI_WINDOW_EXITING)
     .union(Primary::HLT_EXITING)
     .union(Primary::MWAIT_EXITING)
     .union(Primary::RDPMC_EXITING)

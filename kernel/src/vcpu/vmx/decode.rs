@@ -15,7 +15,7 @@ pub fn decode(vmcs: &impl Processor, reason: ExitReason, registers: &Registers) 
         TRIPLE_FAULT => Exit::Shutdown,
         INIT => Exit::Init,
         IO_SMI | OTHER_SMI => Exit::SystemManagementInterrupt,
-        INTERRUPT_WINDOW | TPR_BELOW_THRESHOLD => Exit::InterruptWindow,
+        INTERRUPT_WINDOW | NMI_WINDOW | TPR_BELOW_THRESHOLD => Exit::InterruptWindow,
         TASK_SWITCH => Exit::TaskSwitch,
         VIRTUALIZED_EOI => Exit::VirtualizedEoi { vector: Vector(vmcs.get(field::EXIT_QUALIFICATION) as u8) },
         APIC_WRITE => Exit::ApicWrite { offset: vmcs.get(field::EXIT_QUALIFICATION) as u16 & 0xfff },
@@ -144,6 +144,7 @@ mod tests {
             (3, Exit::Init),
             (6, Exit::SystemManagementInterrupt),
             (7, Exit::InterruptWindow),
+            (8, Exit::InterruptWindow),
             (43, Exit::InterruptWindow),
             (9, Exit::TaskSwitch),
             (10, Exit::Cpuid),
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn an_unknown_reason_is_told_with_what_the_processor_said() {
         let fields = [(EXIT_QUALIFICATION.encoding(), 7), (EXIT_INTERRUPTION_INFORMATION.encoding(), 8)];
-        for reason in [4, 8, 14, 16, 28, 29, 40, 44, 46, 54, 61, 77, 0xffff] {
+        for reason in [4, 14, 16, 28, 29, 40, 44, 46, 54, 61, 77, 0xffff] {
             let expected = Exit::Unknown { code: reason.into(), information: [7, 8] };
             assert_eq!(exit_with(reason, &fields), expected);
         }

@@ -67,6 +67,8 @@ pub struct VmxVirtualCpu<P = Machine> {
     pending: Option<Pending>,
     /// An interrupt that was on its way when an exception came first: it is delivered as soon as the guest takes it.
     waiting: Option<Vector>,
+    /// A non-maskable interrupt waits.
+    nmi_waiting: bool,
     /// Where the instruction ends that the last exit is about.
     next_rip: Option<u64>,
     /// The caller wants to know when the guest can take an interrupt.
@@ -133,6 +135,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
             task_priority: 0,
             pending: None,
             waiting: None,
+            nmi_waiting: false,
             next_rip: None,
             window_wanted: false,
             priority_exit_wanted: false,
@@ -218,6 +221,16 @@ impl<P: Processor> VmxVirtualCpu<P> {
         self.clear_interruptibility(SHADOW);
     }
 
+    /// Delivers the non-maskable interrupt that waits, if the guest takes it now; else the guest exits once it does.
+    fn offer_nmi(&mut self) {
+        let blocked = self.vmcs.get(GUEST_INTERRUPTIBILITY) & (SHADOW | BLOCKING_BY_NMI) != 0;
+        self.nmi_waiting = blocked || self.pending.is_some();
+        if !self.nmi_waiting {
+            self.pending = Some(Pending::Event(Event::Nmi));
+        }
+        self.controls.primary.set(Primary::NMI_WINDOW_EXITING, self.nmi_waiting);
+    }
+
     fn clear_interruptibility(&mut self, bits: u32) {
         let state = self.vmcs.get(GUEST_INTERRUPTIBILITY);
         if state & bits != 0 {
@@ -227,6 +240,9 @@ impl<P: Processor> VmxVirtualCpu<P> {
 
     /// One entry and exit.
     fn enter(&mut self) -> Result<ExitReason, EntryFailure> {
+        if self.nmi_waiting {
+            self.offer_nmi();
+        }
         if self.pending.is_none() && self.waiting.is_some() && self.takes_interrupts() {
             self.pending = self.waiting.take().map(|vector| Pending::Event(Event::Interrupt(vector)));
         }

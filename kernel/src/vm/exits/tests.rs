@@ -276,6 +276,55 @@ fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
     assert_eq!((bench.advanced(), bench.counts.halts), (1, 1));
 }
 
+/// Writes the interrupt command register by its page: `high` is the destination.
+fn command(bench: &mut Bench, high: u32, low: u32) -> Next {
+    for (offset, value) in [(0x10, high), (0, low)] {
+        let code = [&[0xc7, 0x05, offset, 3, 0xe0, 0xfe][..], &value.to_le_bytes()].concat();
+        bench.platform.memory.write(GuestPhys::new(fake::ENTRY), &code).unwrap();
+        bench.vcpu.set_rip(fake::ENTRY);
+        let next = bench.access(0xfee0_0300 | u64::from(offset), Access::Write);
+        if offset == 0 || next != Next::Run {
+            return next;
+        }
+    }
+    Next::Run
+}
+
+#[test]
+fn what_a_guest_sends_to_itself_reaches_its_processor() {
+    const NMI: u32 = 4 << 8;
+    const INIT: u32 = 5 << 8 | 1 << 14;
+    const LOGICAL: u32 = 1 << 11;
+    // Destination and shorthand, and whether it is this processor, whose id is 0 and whose logical id is 4.
+    for (high, how, own) in [
+        (0, 0, true),
+        (1 << 24, 0, false),
+        (0xff << 24, 0, true),
+        (4 << 24, LOGICAL, true),
+        (3 << 24, LOGICAL, false),
+        (0, 2 << 18, true),
+        (0, 3 << 18, false),
+        // The shorthand for itself goes with fixed interrupts only.
+        (0, 1 << 18, false),
+    ] {
+        let mut bench = Bench::with(&[]);
+        let _ = bench.platform.apic.write_page(0xf0, 0x1ff, 0);
+        let _ = bench.platform.apic.write_page(0xd0, 4 << 24, 0);
+        assert_eq!(command(&mut bench, high, how | NMI), Next::Run);
+        assert_eq!((bench.vcpu.nmi_waits(), bench.advanced()), (own, 10), "{high:#x}, {how:#x}");
+        let next = command(&mut bench, high, how | INIT);
+        assert_eq!(matches!(next, Next::Stop(_)), own, "{high:#x}, {how:#x}: {next:?}");
+    }
+    let mut bench = Bench::with(&[]);
+    let (deassert, start_up, smi) = (5 << 8 | 1 << 15, 6 << 8 | 0x9a, 2 << 8);
+    for nothing in [deassert, start_up, smi, 3 << 8, 7 << 8] {
+        assert_eq!(command(&mut bench, 0, nothing), Next::Run, "{nothing:#x}");
+    }
+    assert!(!bench.vcpu.nmi_waits());
+    let Next::Stop(why) = command(&mut bench, 0, INIT) else { panic!("it runs on") };
+    assert!(why.contains("reset its processor by an INIT"), "{why}");
+}
+
 #[test]
 fn a_guest_that_single_steps_does_not_sleep_in_a_halt() {
     let mut bench = Bench::with(&[0xf4]);

@@ -108,6 +108,16 @@ impl LocalApic {
         }
     }
 
+    /// Whether a destination takes in this processor, which is the sender.
+    pub fn is_destination(&self, destination: Destination) -> bool {
+        match destination {
+            Destination::Physical(id) => id == self.id,
+            Destination::Logical(destination) => self.matches_logical(destination),
+            Destination::AllExcludingSelf => false,
+            Destination::AllIncludingSelf => true,
+        }
+    }
+
     /// Whether a logical destination takes in this processor (sections 11.6.2.2 and 11.12.10.2). A caller that routes
     /// IPIs among several processors asks each.
     pub fn matches_logical(&self, destination: u32) -> bool {

@@ -32,7 +32,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         let dr6 = self.vmcb.save.dr6;
         let guest_steps = self.vmcb.save.rflags & RFLAGS_TRAP != 0;
         self.vmcb.save.rflags |= RFLAGS_TRAP;
-        self.enter(VirtualInterrupt::None);
+        self.enter(VirtualInterrupt::None, false);
         if guest_steps {
             return Some(self.decode());
         }

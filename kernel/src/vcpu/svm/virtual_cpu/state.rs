@@ -27,6 +27,7 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
         self.vmcb.control.exit_code = 0;
         self.vmcb.control.next_rip = 0;
         (self.pending, self.interrupt, self.window_wanted, self.shut_down) = (None, None, false, false);
+        (self.nmi_waiting, self.nmi_blocked) = (false, false);
         self.flush = true;
     }
 
@@ -112,6 +113,10 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
     fn inject_page_fault(&mut self, address: u64, error_code: u32) {
         self.vmcb.save.cr2 = address;
         self.raise(crate::vcpu::event::PAGE_FAULT, Some(error_code));
+    }
+
+    fn inject_nmi(&mut self) {
+        self.nmi_waiting = true;
     }
 
     fn pending_event(&self) -> Option<Event> {

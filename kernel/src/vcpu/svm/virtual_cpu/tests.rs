@@ -4,6 +4,9 @@ use crate::vcpu::svm::spec::{exit_code::*, intercept, vmcb::EFER_SVME};
 use crate::vcpu::{Access, ControlState, Event, Exit, GeneralProtection, Instruction, NotNow, SegmentName};
 use addr::Vector;
 
+extern crate std;
+use std::vec::Vec;
+
 const VECTOR: Vector = Vector(0x41);
 
 /// An exit with `code`, nothing else changed.
@@ -279,6 +282,89 @@ fn the_handler_of_a_fault_finds_the_resume_flag() {
         cpu.inject_exception(vector, error_code);
         assert_eq!(cpu.vmcb.save.rflags & RFLAGS_RESUME, flag, "{vector}");
     }
+}
+
+const NMI_INJECTED: u64 = 0x8000_0202;
+
+/// What each entry delivered, and whether IRET exited.
+fn nmis(cpu: &SvmVirtualCpu<Script>) -> Vec<(u64, bool)> {
+    let entries = cpu.world.entries.iter().map(|entry| &entry.control);
+    let iret =
+        |control: &crate::vcpu::svm::spec::vmcb::ControlArea| control.intercept_instructions & intercept::IRET != 0;
+    entries.map(|control| (control.event_injection, iret(control))).collect()
+}
+
+#[test]
+fn an_nmi_is_delivered_once_and_blocks_others_until_iret() {
+    let mut cpu = cpu(Script::default().then(exits(HLT)).then(exits(IRET)).then(exits(HLT)).then(exits(HLT)));
+    cpu.inject_nmi();
+    cpu.inject_nmi();
+    for _ in 0..3 {
+        assert_eq!(cpu.run(), Exit::Halt);
+    }
+    assert_eq!(nmis(&cpu), [(NMI_INJECTED, true), (0, true), (0, false), (0, false)]);
+}
+
+#[test]
+fn an_nmi_that_waits_comes_right_behind_the_iret() {
+    let steps = |vmcb: &mut Vmcb, _: &mut Registers| {
+        assert_eq!(vmcb.save.rflags & RFLAGS_TRAP, RFLAGS_TRAP);
+        // IRET loads the flags of the interrupted program, which steps itself.
+        vmcb.save.rip = 0x5000;
+        vmcb.save.dr6 |= DR6_SINGLE_STEP;
+        vmcb.control.exit_code = EXCEPTION + 1;
+    };
+    let mut cpu = cpu(Script::default().then(exits(HLT)).then(exits(IRET)).then(steps).then(exits(HLT)));
+    cpu.inject_nmi();
+    assert_eq!(cpu.run(), Exit::Halt);
+    cpu.inject_nmi();
+    let dr6 = cpu.vmcb.save.dr6;
+    assert_eq!(cpu.run(), Exit::Halt);
+    assert_eq!((cpu.rip(), cpu.vmcb.save.dr6, cpu.vmcb.save.rflags & RFLAGS_TRAP), (0x5000, dr6, RFLAGS_TRAP));
+    assert_eq!(nmis(&cpu), [(NMI_INJECTED, true), (0, true), (0, false), (NMI_INJECTED, true)]);
+    assert_eq!(cpu.vmcb.control.intercept_exceptions, initial::INTERCEPTED_EXCEPTIONS);
+}
+
+#[test]
+fn a_fault_of_the_iret_is_the_guests_and_does_not_show_the_step() {
+    let faults = |vmcb: &mut Vmcb, _: &mut Registers| {
+        assert_ne!(vmcb.control.intercept_exceptions & 1 << 14, 0);
+        (vmcb.control.exit_code, vmcb.control.exit_info_1, vmcb.control.exit_info_2) = (EXCEPTION + 14, 5, 0x7777);
+    };
+    let handler = |vmcb: &mut Vmcb, _: &mut Registers| {
+        assert_eq!((vmcb.save.cr2, vmcb.save.rflags & RFLAGS_TRAP), (0x7777, 0));
+        vmcb.control.exit_code = IRET;
+    };
+    let script = Script::default().then(exits(HLT)).then(exits(IRET)).then(faults).then(handler).then(exits(HLT));
+    let mut cpu = cpu(script);
+    cpu.inject_nmi();
+    cpu.run();
+    cpu.inject_nmi();
+    assert_eq!(cpu.run(), Exit::Halt);
+    // The IRET has ended the blocking although it has faulted.
+    assert_eq!(nmis(&cpu)[3..], [(0x5_8000_0b0e, true), (NMI_INJECTED, true)]);
+}
+
+#[test]
+fn an_nmi_whose_delivery_is_interrupted_is_delivered_again() {
+    let interrupted = |vmcb: &mut Vmcb, _: &mut Registers| {
+        (vmcb.control.exit_code, vmcb.control.exit_interrupt_info) = (NPF, NMI_INJECTED);
+    };
+    let mut cpu = cpu(Script::default().then(interrupted).then(exits(HLT)));
+    cpu.inject_nmi();
+    assert!(matches!(cpu.run(), Exit::NestedPageFault(_)));
+    assert_eq!(cpu.run(), Exit::Halt);
+    assert_eq!(nmis(&cpu), [(NMI_INJECTED, true), (NMI_INJECTED, true)]);
+}
+
+#[test]
+fn an_nmi_comes_after_an_exception() {
+    let mut cpu = cpu(Script::default().then(exits(INTR)).then(exits(HLT)));
+    cpu.inject_exception(6, None);
+    cpu.inject_nmi();
+    assert_eq!(cpu.run(), Exit::ExternalInterrupt);
+    assert_eq!(cpu.run(), Exit::Halt);
+    assert_eq!(nmis(&cpu), [(0x8000_0306, true), (NMI_INJECTED, true)]);
 }
 
 #[test]

@@ -39,6 +39,8 @@ reasons! {
     OTHER_SMI = 6;
     /// The guest can take an interrupt.
     INTERRUPT_WINDOW = 7;
+    /// The guest can take an NMI.
+    NMI_WINDOW = 8;
     /// Task switch.
     TASK_SWITCH = 9;
     /// CPUID.

@@ -37,6 +37,8 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         self.vmcs.set(ENTRY_CONTROLS, entry.bits());
         self.set_task_priority(0);
         (self.pending, self.waiting, self.next_rip) = (None, None, None);
+        self.nmi_waiting = false;
+        self.controls.primary.remove(Primary::NMI_WINDOW_EXITING);
         (self.window_wanted, self.priority_exit_wanted, self.shut_down) = (false, false, false);
         self.flush = true;
     }
@@ -132,6 +134,10 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
     fn inject_page_fault(&mut self, address: u64, error_code: u32) {
         self.cr2 = address;
         self.raise(PAGE_FAULT, Some(error_code));
+    }
+
+    fn inject_nmi(&mut self) {
+        self.nmi_waiting = true;
     }
 
     fn pending_event(&self) -> Option<Event> {

@@ -329,6 +329,71 @@ fn the_handler_of_a_fault_finds_the_resume_flag() {
     assert_eq!(cpu.vmcs.get(GUEST_RFLAGS) & RFLAGS_RESUME, RFLAGS_RESUME);
 }
 
+/// What the entry with this number injects, and whether the guest exits when it can take an NMI.
+fn nmi_at(cpu: &VmxVirtualCpu<Script>, entry: usize) -> (u32, bool) {
+    let injected = cpu.vmcs.at(entry, ENTRY_INTERRUPTION_INFORMATION);
+    let controls = Primary::from_bits_retain(cpu.vmcs.at(entry, PRIMARY_CONTROLS));
+    (injected, controls.contains(Primary::NMI_WINDOW_EXITING))
+}
+
+const NMI_INJECTED: u32 = 0x8000_0202;
+
+#[test]
+fn an_nmi_is_delivered_at_once_with_interrupts_enabled_or_not() {
+    let mut cpu = cpu(Script::default().exits(HLT).exits(HLT));
+    cpu.inject_nmi();
+    // Another that comes before it is delivered is the same.
+    cpu.inject_nmi();
+    cpu.run();
+    assert_eq!(nmi_at(&cpu, 0), (NMI_INJECTED, false));
+    cpu.run();
+    assert_eq!(nmi_at(&cpu, 1), (0x202, false), "the processor has cleared the valid bit");
+}
+
+#[test]
+fn an_nmi_waits_for_the_end_of_another_s_handler_or_of_a_shadow() {
+    for blocking in [BLOCKING_BY_NMI, BLOCKING_BY_MOV_SS, BLOCKING_BY_STI] {
+        let opens = |vmcs: &mut Script, _: &mut Registers| {
+            vmcs.set(GUEST_INTERRUPTIBILITY, 0);
+            vmcs.exit(NMI_WINDOW);
+        };
+        let mut cpu = cpu(Script::default().exits(HLT).then(opens).exits(HLT));
+        cpu.vmcs.set(GUEST_INTERRUPTIBILITY, blocking);
+        cpu.inject_nmi();
+        assert_eq!(cpu.run(), Exit::Halt);
+        assert_eq!(nmi_at(&cpu, 0), (0, true));
+        assert_eq!(cpu.run(), Exit::InterruptWindow);
+        assert_eq!(cpu.run(), Exit::Halt);
+        assert_eq!(nmi_at(&cpu, 2), (NMI_INJECTED, false));
+    }
+}
+
+#[test]
+fn an_nmi_comes_after_an_exception_and_before_an_interrupt() {
+    let mut cpu = cpu(Script::default().exits(NMI_WINDOW).exits(HLT).exits(HLT));
+    enable_interrupts(&mut cpu);
+    cpu.inject_interrupt(VECTOR).unwrap();
+    cpu.inject_exception(14, Some(2));
+    cpu.inject_nmi();
+    cpu.run();
+    assert_eq!(nmi_at(&cpu, 0), (0x8000_0b0e, true));
+    cpu.run();
+    assert_eq!(nmi_at(&cpu, 1), (NMI_INJECTED, false));
+    cpu.run();
+    assert_eq!(nmi_at(&cpu, 2), (0x8000_0041, false));
+}
+
+#[test]
+fn a_start_forgets_an_nmi_that_waits() {
+    let mut cpu = cpu(Script::default().exits(HLT).exits(HLT));
+    cpu.vmcs.set(GUEST_INTERRUPTIBILITY, BLOCKING_BY_NMI);
+    cpu.inject_nmi();
+    cpu.run();
+    cpu.start(Start::StartupInterrupt { vector: 0x9a });
+    cpu.run();
+    assert_eq!(nmi_at(&cpu, 1), (0, false));
+}
+
 #[test]
 fn int1_is_not_executed_again_after_its_handler() {
     let mut cpu = cpu(Script::default().then(|vmcs, _| {
