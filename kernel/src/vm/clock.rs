@@ -25,6 +25,17 @@ const STABLE: u8 = 1;
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
+/// The time-stamp counter.
+#[derive(Clone, Copy, Debug)]
+pub struct Counter {
+    /// What it reads.
+    pub now: u64,
+    /// What is added to it where the guest reads it.
+    pub offset: u64,
+    /// Its frequency.
+    pub khz: u32,
+}
+
 /// One guest's clock.
 #[derive(Debug, Default)]
 pub struct Clock {
@@ -46,7 +57,7 @@ impl Clock {
         if msr == SYSTEM_TIME { self.system_time } else { 0 }
     }
 
-    /// WRMSR at `now`, in ticks of a time-stamp counter of `tsc_khz`.
+    /// WRMSR when the counter is at `counter`.
     ///
     /// # Errors
     /// [`GeneralProtection`] where the address is not memory, as with a register that is not there.
@@ -54,8 +65,7 @@ impl Clock {
         &mut self,
         msr: u32,
         value: u64,
-        now: u64,
-        tsc_khz: u32,
+        counter: Counter,
         memory: &mut impl GuestMemoryAccess,
     ) -> Result<(), GeneralProtection> {
         // The version, odd while the rest changes, is even: nobody reads while the guest executes WRMSR.
@@ -74,12 +84,12 @@ impl Clock {
             return if words(&mut put, &parts) { Ok(()) } else { Err(GeneralProtection) };
         }
         if value & ENABLE != 0 {
-            let Rate { multiplier, shift } = Rate::of(tsc_khz);
-            let time = nanoseconds(now.saturating_sub(self.start), tsc_khz);
+            let Rate { multiplier, shift } = Rate::of(counter.khz);
+            let time = nanoseconds(counter.now.saturating_sub(self.start), counter.khz);
             let parts = [
                 &VERSION.to_le_bytes()[..],
                 &[0; 4],
-                &now.to_le_bytes(),
+                &counter.now.wrapping_add(counter.offset).to_le_bytes(),
                 &time.to_le_bytes(),
                 &multiplier.to_le_bytes(),
                 &[shift as u8, STABLE, 0, 0],
@@ -127,6 +137,8 @@ mod tests {
     use super::*;
     use alloc::vec;
 
+    const EARLY: Counter = Counter { now: 5, offset: 0, khz: 1000 };
+
     #[test]
     fn a_second_of_ticks_is_a_second() {
         for khz in [1, 100_000, 999_999, 1_000_000, 1_000_001, 2_000_000, 2_445_071, 5_000_000, u32::MAX] {
@@ -143,14 +155,17 @@ mod tests {
     fn the_clock_is_written_where_the_guest_wants_it() {
         let mut memory = vec![0xff; 0x3000];
         let mut clock = Clock { start: 1000, wall_seconds: 0x1234_5678, ..Clock::default() };
-        assert_eq!(clock.write(SYSTEM_TIME, 0x2001, 2_001_000, 2_000_000, &mut memory), Ok(()));
+        assert_eq!(
+            clock.write(SYSTEM_TIME, 0x2001, Counter { now: 2_001_000, offset: 7, khz: 2_000_000 }, &mut memory),
+            Ok(())
+        );
         assert_eq!(clock.read(SYSTEM_TIME), 0x2001);
         let word = |at: usize| u64::from_le_bytes(memory[at..at + 8].try_into().unwrap());
-        assert_eq!((word(0x2000), word(0x2008), word(0x2010)), (2, 2_001_000, 1_000_000));
+        assert_eq!((word(0x2000), word(0x2008), word(0x2010)), (2, 2_001_007, 1_000_000));
         // 2 GHz: half a nanosecond a tick, and nothing to shift.
         assert_eq!((word(0x2018) as u32, &memory[0x201c..0x2020]), (1 << 31, &[0, 1, 0, 0][..]));
         assert_eq!(memory[0x2020], 0xff);
-        assert_eq!(clock.write(WALL_CLOCK, 0x1000, 0, 1, &mut memory), Ok(()));
+        assert_eq!(clock.write(WALL_CLOCK, 0x1000, EARLY, &mut memory), Ok(()));
         assert_eq!(memory[0x1000..0x100d], [2, 0, 0, 0, 0x78, 0x56, 0x34, 0x12, 0, 0, 0, 0, 0xff]);
     }
 
@@ -158,11 +173,11 @@ mod tests {
     fn what_is_switched_off_or_no_memory_is_not_written() {
         let mut memory = vec![0xff; 0x1000];
         let mut clock = Clock::default();
-        assert_eq!(clock.write(SYSTEM_TIME, 0x800, 5, 1000, &mut memory), Ok(()));
+        assert_eq!(clock.write(SYSTEM_TIME, 0x800, EARLY, &mut memory), Ok(()));
         assert!(memory.iter().all(|byte| *byte == 0xff));
         for address in [0xff0u64, 0x1000, u64::MAX - 7] {
-            assert_eq!(clock.write(SYSTEM_TIME, address | 1, 5, 1000, &mut memory), Err(GeneralProtection));
-            assert_eq!(clock.write(WALL_CLOCK, address | 6, 5, 1000, &mut memory), Err(GeneralProtection));
+            assert_eq!(clock.write(SYSTEM_TIME, address | 1, EARLY, &mut memory), Err(GeneralProtection));
+            assert_eq!(clock.write(WALL_CLOCK, address | 6, EARLY, &mut memory), Err(GeneralProtection));
         }
         assert_eq!(clock.read(SYSTEM_TIME), 0x800);
     }

@@ -22,8 +22,17 @@ pub struct Leaf {
 pub struct Context {
     /// The virtual processor's APIC id.
     pub apic_id: ApicId,
+    /// Its local APIC is enabled by IA32_APIC_BASE: otherwise CPUID does not show one.
+    pub apic_enabled: bool,
     /// The frequency of the time-stamp counter, and of the virtual APIC's timer input, in kHz.
     pub tsc_khz: u32,
+}
+
+impl Context {
+    /// The bits of the features in EDX that may be shown now.
+    fn shown(&self) -> u32 {
+        if self.apic_enabled { u32::MAX } else { !FEATURE_APIC }
+    }
 }
 
 /// The highest basic leaf that is shown: the extended topology.
@@ -39,6 +48,8 @@ const FEATURES_ECX: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 
 /// x2APIC: the virtual APIC has it whatever the processor has.
 const FEATURE_X2APIC: u32 = 1 << 21;
 const FEATURE_HYPERVISOR: u32 = 1 << 31;
+/// Leaves 1 and 0x8000_0001, EDX: the local APIC.
+const FEATURE_APIC: u32 = 1 << 9;
 /// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
 /// SSE2, self-snoop.
 const FEATURES_EDX: u32 = 0x7f
@@ -91,7 +102,7 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
         }
         0x8000_0001 => {
             let own = processor(leaf, 0);
-            Leaf { eax: own.eax, ebx: 0, ecx: own.ecx & EXTENDED_ECX, edx: own.edx & EXTENDED_EDX }
+            Leaf { eax: own.eax, ebx: 0, ecx: own.ecx & EXTENDED_ECX, edx: own.edx & EXTENDED_EDX & context.shown() }
         }
         // The processor's name.
         0x8000_0002..=0x8000_0004 => processor(leaf, 0),
@@ -115,7 +126,7 @@ fn features(context: &Context, own: Leaf) -> Leaf {
         eax: own.eax,
         ebx: (context.apic_id.0 & 0xff) << 24 | 1 << 16 | own.ebx & CLFLUSH_LINE,
         ecx: own.ecx & FEATURES_ECX | FEATURE_X2APIC | FEATURE_HYPERVISOR,
-        edx: own.edx & FEATURES_EDX,
+        edx: own.edx & FEATURES_EDX & context.shown(),
     }
 }
 
@@ -130,7 +141,7 @@ mod tests {
     use super::*;
 
     const ALL: Leaf = Leaf { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX };
-    const CONTEXT: Context = Context { apic_id: ApicId(3), tsc_khz: 2_500_000 };
+    const CONTEXT: Context = Context { apic_id: ApicId(3), apic_enabled: true, tsc_khz: 2_500_000 };
 
     fn ask(leaf: u32, subleaf: u32) -> Leaf {
         answer(leaf, subleaf, &CONTEXT, |_, _| ALL)

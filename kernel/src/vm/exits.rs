@@ -7,11 +7,11 @@
 mod tests;
 
 use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPageFault, SegmentName, VirtualCpu};
-use crate::vm::clock::Clock;
+use crate::vm::clock::{self, Clock};
 use crate::vm::cpuid::{self, Leaf};
 use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, MAX_LENGTH, RegisterFile};
-use crate::vm::local_apic::{DeliveryMode, Destination, Effect};
+use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect};
 use crate::vm::memory::GuestMemoryAccess;
 use crate::vm::platform::{Outcome, Platform, Services};
 use addr::{GuestPhys, PAGE_SIZE};
@@ -25,6 +25,7 @@ const GENERAL_PROTECTION: u8 = 13;
 const RFLAGS_INTERRUPT: u64 = 1 << 9;
 const IA32_EFER: u32 = 0xc000_0080;
 const IA32_PAT: u32 = 0x277;
+const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 
 /// What to do after an exit was served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,7 +116,11 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         Exit::Io(access) => serve_port(&access, vcpu, platform, services),
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().rax as u32, vcpu.registers().rcx as u32);
-            let context = cpuid::Context { apic_id: platform.apic.id(), tsc_khz };
+            let context = cpuid::Context {
+                apic_id: platform.apic.id(),
+                apic_enabled: platform.apic.mode() != local_apic::Mode::Disabled,
+                tsc_khz,
+            };
             let Leaf { eax, ebx, ecx, edx } = cpuid::answer(leaf, subleaf, &context, cpuid::of_processor);
             let registers = vcpu.registers_mut();
             registers.rax = eax.into();
@@ -146,7 +151,8 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
                 IA32_EFER => vcpu.write_efer(value).ok().map(|()| None),
                 IA32_PAT => vcpu.set_page_attribute_table(value).ok().map(|()| None),
                 _ if Clock::owns_msr(index) => {
-                    platform.clock.write(index, value, now, tsc_khz, &mut platform.memory).ok().map(|()| None)
+                    let counter = clock::Counter { now, offset: platform.msrs.time_stamp_offset(), khz: tsc_khz };
+                    platform.clock.write(index, value, counter, &mut platform.memory).ok().map(|()| None)
                 }
                 _ => platform.msrs.write(index, value, &mut platform.apic, now).ok(),
             };
@@ -154,6 +160,9 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
                 vcpu.inject_exception(GENERAL_PROTECTION, Some(0));
                 return Next::Run;
             };
+            if index == IA32_TIME_STAMP_COUNTER {
+                vcpu.set_time_stamp_offset(platform.msrs.time_stamp_offset());
+            }
             finish(Instruction::WriteMsr, vcpu, platform);
             serve_apic(effect, vcpu, platform, services)
         }

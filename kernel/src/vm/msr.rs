@@ -18,11 +18,12 @@ const MISC_ENABLE_FAST_STRINGS: u64 = 1;
 #[derive(Debug, Clone)]
 pub struct Msrs {
     page_attribute_table: u64,
+    time_stamp_offset: u64,
 }
 
 impl Default for Msrs {
     fn default() -> Self {
-        Self { page_attribute_table: PAT_RESET }
+        Self { page_attribute_table: PAT_RESET, time_stamp_offset: 0 }
     }
 }
 
@@ -31,7 +32,7 @@ impl Msrs {
     pub fn read(&self, msr: u32, apic: &mut LocalApic, now: u64) -> Result<u64, GeneralProtection> {
         match msr {
             _ if LocalApic::owns_msr(msr) => apic.read_msr(msr, now),
-            IA32_TIME_STAMP_COUNTER => Ok(now),
+            IA32_TIME_STAMP_COUNTER => Ok(now.wrapping_add(self.time_stamp_offset)),
             IA32_BIOS_SIGN_ID => Ok(0),
             IA32_MISC_ENABLE => Ok(MISC_ENABLE_FAST_STRINGS),
             IA32_PAT => Ok(self.page_attribute_table),
@@ -49,6 +50,7 @@ impl Msrs {
     ) -> Result<Option<Effect>, GeneralProtection> {
         match msr {
             _ if LocalApic::owns_msr(msr) => return apic.write_msr(msr, value, now),
+            IA32_TIME_STAMP_COUNTER => self.time_stamp_offset = value.wrapping_sub(now),
             // The update signature is cleared by software before it reads it.
             IA32_BIOS_SIGN_ID => {}
             IA32_MISC_ENABLE if value == MISC_ENABLE_FAST_STRINGS => {}
@@ -56,6 +58,11 @@ impl Msrs {
             _ => return Err(GeneralProtection),
         }
         Ok(None)
+    }
+
+    /// What is added to the time-stamp counter, for the engine.
+    pub fn time_stamp_offset(&self) -> u64 {
+        self.time_stamp_offset
     }
 
     /// IA32_PAT, for the engine.
@@ -83,7 +90,6 @@ mod tests {
             assert_eq!(msrs.read(msr, &mut apic, 0), Err(GeneralProtection), "{msr:#x}");
             assert!(msrs.write(msr, 0, &mut apic, 0).is_err(), "{msr:#x}");
         }
-        assert!(msrs.write(IA32_TIME_STAMP_COUNTER, 0, &mut apic, 0).is_err());
     }
 
     #[test]
@@ -97,6 +103,8 @@ mod tests {
         assert!(msrs.write(IA32_PAT, 0x0706_0504_0100_0606, &mut apic, 0).is_ok());
         assert_eq!(msrs.read(IA32_PAT, &mut apic, 0), Ok(0x0706_0504_0100_0606));
         assert_eq!(msrs.read(IA32_TIME_STAMP_COUNTER, &mut apic, 77), Ok(77));
+        assert!(msrs.write(IA32_TIME_STAMP_COUNTER, u64::MAX, &mut apic, 77).is_ok());
+        assert_eq!(msrs.read(IA32_TIME_STAMP_COUNTER, &mut apic, 87), Ok(9));
         assert_eq!(msrs.read(0x802, &mut apic, 0), Err(GeneralProtection), "not in x2APIC mode yet");
     }
 }

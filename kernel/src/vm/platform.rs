@@ -15,6 +15,7 @@ use crate::vm::rom;
 use crate::vm::serial::{self, SerialPort};
 use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, Vector};
 use alloc::string::String;
+use core::ops::Range;
 use pci::{ConfigSpace, Width};
 
 /// The ACPI power management control port of the guest's platform (that of QEMU's q35): a guest ends by writing
@@ -26,6 +27,10 @@ const SLEEP_TYPE: u32 = 7 << 10;
 
 /// What a port reads where nothing is, one byte of it.
 const NOTHING: u8 = 0xff;
+
+/// What is the local APIC's by default, and nothing else's where it is not (SDM vol. 3, 11.4.1): it reads as all ones, and
+/// what is written there is lost.
+const INTERRUPT_RANGE: Range<u64> = 0xfee0_0000..0xfef0_0000;
 
 /// What a platform needs of the machine beside configuration space.
 pub trait Host {
@@ -162,6 +167,9 @@ impl<M: GuestMemoryAccess> Platform<M> {
         if let Some(offset) = offset_in_page(address, IO_APIC) {
             return Some(if bytes == 4 { self.io_apic.read(offset).into() } else { u64::MAX });
         }
+        if INTERRUPT_RANGE.contains(&address.as_u64()) {
+            return Some(u64::MAX);
+        }
         if rom::contains(address) {
             let mut value = [0; 8];
             self.memory.read(address, value.get_mut(..bytes.into())?).ok()?;
@@ -194,7 +202,7 @@ impl<M: GuestMemoryAccess> Platform<M> {
             }
             return Some(None);
         }
-        if rom::contains(address) {
+        if rom::contains(address) || INTERRUPT_RANGE.contains(&address.as_u64()) {
             return Some(None);
         }
         match self.pci.write_memory(address, bytes.into(), value, &mut |effect| host.pci_effect(effect)) {

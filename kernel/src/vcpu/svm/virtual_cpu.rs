@@ -203,6 +203,12 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         }
     }
 
+    /// What is added to the time-stamp counter that the guest reads.
+    #[cfg(test)]
+    pub(crate) fn time_stamp_offset(&self) -> u64 {
+        self.vmcb.control.tsc_offset
+    }
+
     fn raise(&mut self, vector: u8, error_code: Option<u32>) {
         match combine(self.pending, vector, error_code) {
             Combined::Deliver(event) => {

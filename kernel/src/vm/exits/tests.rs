@@ -171,6 +171,37 @@ fn the_apic_page_answers_to_loads_and_stores() {
 }
 
 #[test]
+fn without_its_apic_nothing_answers_at_the_page_and_cpuid_says_so() {
+    let mut bench = Bench::with(&[0xa1, 0x20, 0, 0xe0, 0xfe, 0xa3, 0x80, 0, 0xe0, 0xfe, 0x0f, 0xa2]);
+    // Not enabled; then x2APIC mode, where the page is none of the APIC's either.
+    for (base, enabled) in [(0xfee0_0100, 0), (0xfee0_0d00, 1)] {
+        assert!(bench.platform.apic.write_msr(0x1b, 0xfee0_0100 | base & 0x800, 0).is_ok());
+        assert!(bench.platform.apic.write_msr(0x1b, base, 0).is_ok());
+        bench.vcpu.set_rip(fake::ENTRY);
+        bench.vcpu.registers_mut().rax = 0;
+        assert_eq!(bench.access(0xfee0_0020, Access::Read), Next::Run);
+        assert_eq!(bench.vcpu.registers().rax, 0xffff_ffff);
+        bench.vcpu.registers_mut().rax = 0x20;
+        assert_eq!(bench.access(0xfee0_0080, Access::Write), Next::Run);
+        assert_eq!((bench.platform.apic.tpr(), bench.advanced()), (0, 10));
+        bench.vcpu.registers_mut().rax = 1;
+        assert_eq!(bench.serve(Exit::Cpuid), Next::Run);
+        assert_eq!(bench.vcpu.registers().rdx >> 9 & 1, enabled);
+    }
+}
+
+#[test]
+fn the_time_stamp_counter_goes_on_from_what_was_written() {
+    let mut bench = Bench::with(&[0x0f, 0x30]);
+    assert_eq!(bench.serve(Exit::WriteMsr { index: 0x10, value: 400 }), Next::Run);
+    assert_eq!((bench.raised(), bench.advanced()), (None, 2));
+    assert_eq!(bench.vcpu.time_stamp_offset(), 400u64.wrapping_sub(1000));
+    bench.vcpu.registers_mut().rdx = 7;
+    assert_eq!(bench.serve(Exit::ReadMsr { index: 0x10 }), Next::Run);
+    assert_eq!((bench.vcpu.registers().rax, bench.vcpu.registers().rdx), (400, 0));
+}
+
+#[test]
 fn flags_follow_an_instruction_that_compares_memory() {
     // cmp dword [0xfee00020], 0: equal.
     let mut bench = Bench::with(&[0x83, 0x3d, 0x20, 0, 0xe0, 0xfe, 0]);
