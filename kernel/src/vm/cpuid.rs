@@ -1,5 +1,5 @@
 //! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
-//! give (virtualization, extended state, debug store, machine check banks, MTRRs) is not shown.
+//! give (virtualization, extended state, debug store, machine check banks) is not shown.
 
 use crate::vm::clock;
 use addr::ApicId;
@@ -50,12 +50,13 @@ const FEATURE_X2APIC: u32 = 1 << 21;
 const FEATURE_HYPERVISOR: u32 = 1 << 31;
 /// Leaves 1 and 0x8000_0001, EDX: the local APIC.
 const FEATURE_APIC: u32 = 1 << 9;
-/// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
+/// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, MTRR, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
 /// SSE2, self-snoop.
 const FEATURES_EDX: u32 = 0x7f
     | 1 << 8
     | 1 << 9
     | 1 << 11
+    | 1 << 12
     | 1 << 13
     | 1 << 15
     | 1 << 16
@@ -162,7 +163,7 @@ mod tests {
         ] {
             assert_eq!(features.ecx >> bit & 1, 0, "{name}");
         }
-        for (name, bit) in [("MCE", 7), ("MTRR", 12), ("MCA", 14), ("DTES", 21), ("HTT", 28)] {
+        for (name, bit) in [("MCE", 7), ("MCA", 14), ("DTES", 21), ("HTT", 28)] {
             assert_eq!(features.edx >> bit & 1, 0, "{name}");
         }
         let extended = ask(0x8000_0001, 0);
