@@ -14,6 +14,7 @@
 #   --nested-cpu MODEL with --engine nested: the processor that Bochs emulates (default: corei7_skylake_x)
 #   --memory SIZE      the machine's memory (default: 256M)
 #   --config FILE      which guests there are and what they get (default: guests/netprobe.toml)
+#   --unchecked        boot with a configuration that tools/check-guests refuses: the hypervisor refuses it too
 #   --file FILE        one more file for the archive, such as another guest's kernel; may be repeated
 #   --archive FILE     a finished archive (guests/pack.sh) in place of --config and --file
 #   --no-archive       no archive: a hypervisor without guests
@@ -44,7 +45,7 @@ fail() {
 }
 
 engine=auto memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout= trace= serial=
-qemu=${QEMU:-qemu-system-x86_64} grub= build_only= files=() nested_options=()
+qemu=${QEMU:-qemu-system-x86_64} grub= build_only= unchecked= files=() nested_options=()
 while [ $# -gt 0 ]; do
     option=$1
     shift
@@ -72,6 +73,7 @@ while [ $# -gt 0 ]; do
         --kvm-options) nested_options+=(--kvm-options "$value") ;;
         --nested-cpu) nested_options+=(--cpu "$value") ;;
         --build-only) build_only=yes ;;
+        --unchecked) unchecked=--unchecked ;;
         --help | -h)
             sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
             exit 0
@@ -122,7 +124,9 @@ if [ -z "$archive" ]; then
     # A run's own archive goes with the run: several may run at once with different configurations.
     archive=$scratch/archive.tar
     [ -z "$build_only" ] || archive=$images/archive.tar
-    "$root/guests/pack.sh" "$archive" "$config" "$images/netprobe" "${files[@]}"
+    [ -n "$unchecked" ] || (cd "$root" && cargo_host build --quiet -p check-guests) || fail "the build failed"
+    export CHECK_GUESTS=$target/debug/check-guests
+    "$root/guests/pack.sh" $unchecked "$archive" "$config" "$images/netprobe" "${files[@]}"
     step "archive: $(stat -c %s "$archive") bytes"
 fi
 if [ -n "$build_only" ]; then

@@ -112,6 +112,14 @@ def refused(pattern, status=1):
     return judge
 
 
+def found_on_host(run):
+    """A mistake that the check on the host finds: no machine is started, and the words are those of the hypervisor."""
+    require(run.status == 1, f"exit status {run.status}, expected 1")
+    words = r"config\.toml: line 8: there is no key \"memory_mb\" here; did you mean \"memory_mib\"\?"
+    require(any(re.search(words, line) for line in run.errors), f"not on standard error: {words}")
+    require(not run.lines, "a machine was started")
+
+
 def stormed(run):
     """A device that faults without end is taken out of service, and the machine goes on."""
     require(run.status == 0, f"exit status {run.status}")
@@ -173,8 +181,8 @@ devices = [{devices}]
 """
 
 
-def case_with(name, about, judge, text, more=(), **fields):
-    options = ["--config", "{folder}/config.toml"] + (["--", *more] if more else [])
+def case_with(name, about, judge, text, more=(), unchecked=False, **fields):
+    options = ["--config", "{folder}/config.toml"] + ["--unchecked"] * unchecked + (["--", *more] if more else [])
     return Case(name, about, judge, options=options, prepare=configuration(text), **fields)
 
 
@@ -334,14 +342,22 @@ CASES = [
          options=["--archive", "{folder}/bad.tar"]),
     Case("archive-noise", "something else in its place", refused(r"archive"),
          prepare=damaged(lambda archive: bytes(range(256)) * 64), options=["--archive", "{folder}/bad.tar"]),
-    case_with("config-misspelt", "a misspelt key", refused(r"postern\.toml: .*line 8|memory_mb"),
-              guest(memory="memory_mb = 16")),
-    case_with("config-no-device", "a device that is not there", refused(r"this machine has no device 8086:1234"),
-              guest(devices='"8086:1234"')),
+    Case("config-checked", "a misspelt key and a kernel that is not packed, found before anything starts", found_on_host,
+         prepare=configuration(guest(memory="memory_mb = 16")), options=["--config", "{folder}/config.toml"]),
+    case_with("config-misspelt", "a misspelt key", refused(r"postern\.toml: line 8: there is no key \"memory_mb\" here; did you mean \"memory_mib\"\?"),
+              guest(memory="memory_mb = 16"), unchecked=True),
+    case_with("config-no-device", "a device that is not there",
+              refused(r"postern\.toml: line 10: this machine has no device 8086:10d4; did you mean \"8086:10d3\"\?; it has .*0000:00:03\.0 \(8086:10d3\)"),
+              guest(devices='"8086:10d4"')),
+    case_with("config-one-device-twice", "a device by its address and, though there is one, by its id",
+              refused(r"postern\.toml: line 10: device 8086:10d3 is given out already; this machine has 1"),
+              guest(devices='"8086:10d3", "00:03.0"')),
     case_with("config-bridge", "a bridge", refused(r"0000:00:00\.0 cannot be assigned|0000:00:1f\.0 cannot be assigned"),
               guest(devices='"0000:00:1f.0"')),
-    case_with("config-no-kernel", "a kernel that is not in the archive", refused(r"no member \"nothing\""),
-              guest(kernel="nothing")),
-    case_with("config-not-elf", "a kernel that is no kernel", refused(r"not a sound ELF image"),
-              guest(kernel="postern.toml")),
+    case_with("config-no-kernel", "a kernel that is not in the archive",
+              refused(r"postern\.toml: line 7: kernel: the archive has no member \"netprob\"; did you mean \"netprobe\"\?; it has: \"netprobe\""),
+              guest(kernel="netprob"), unchecked=True),
+    Case("config-not-elf", "a kernel that is no kernel", refused(r"not a sound ELF image"),
+         prepare=configuration(guest(kernel="config.toml")),
+         options=["--config", "{folder}/config.toml", "--file", "{folder}/config.toml"]),
 ]

@@ -18,8 +18,7 @@ use crate::time;
 use crate::vcpu::Engine;
 use crate::vcpu::svm::Svm;
 use crate::vcpu::vmx::Vmx;
-use crate::vm::archive::Archive;
-use crate::vm::config;
+use crate::vm::archive::{Archive, CONFIGURATION};
 use crate::vm::guest::{self, EngineFrames, Guest};
 use crate::vm::pci::AssignedFunction;
 use addr::{Bdf, PciAddress};
@@ -59,8 +58,14 @@ fn prepare<E: Engine>(found: Handover) -> Result<Life<E>, String> {
     let bytes = ramdisk.map_or(&[][..], |(start, bytes)| physical::bytes(start, bytes as usize));
     let archive = Archive::open(bytes).map_err(|error| error.to_string())?;
     let text = archive.configuration().map_err(|error| error.to_string())?;
-    let config = config::parse(text).map_err(|error| format!("{}: {error}", crate::vm::archive::CONFIGURATION))?;
+    let config = config::parse(text).map_err(|complaints| report_complaints(&complaints))?;
     power::set_debug_exit_port(config.hypervisor.debug_exit_port);
+    let names = archive.names();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let complaints = config::check_members(&config, &names);
+    if !complaints.is_empty() {
+        return Err(report_complaints(&complaints));
+    }
     let [guest_config] = config.guests.as_slice() else {
         return Err(format!("this version runs one guest; the configuration has {}", config.guests.len()));
     };
@@ -84,6 +89,18 @@ fn prepare<E: Engine>(found: Handover) -> Result<Life<E>, String> {
     Ok(Life::new(guest, config_space, passthrough, new_report::<E>(mode)))
 }
 
+/// Logs what is wrong with the configuration, all but the last, which is returned: the reason to give up.
+fn report_complaints(complaints: &[config::Complaint]) -> String {
+    let mut last = String::new();
+    for complaint in complaints {
+        if !last.is_empty() {
+            log::error!("{last}");
+        }
+        last = format!("{CONFIGURATION}: {complaint}");
+    }
+    last
+}
+
 /// Brings up the remapping units and the local APIC, in the order that keeps interrupts sound: x2APIC mode only after
 /// every unit remaps in its format, and fault reports only after the local APIC is in its final mode.
 fn start_remapping(passthrough: &mut Passthrough) -> Result<ApicMode, String> {
@@ -105,7 +122,8 @@ fn build_guest<E: Engine>(
     config_space: &mut MachineConfigSpace,
     passthrough: &mut Passthrough,
 ) -> Result<Guest<E>, String> {
-    let devices: Vec<PciAddress> = passthrough.select(&config.devices)?;
+    let devices: Vec<PciAddress> =
+        passthrough.select(&config.devices).map_err(|why| format!("{CONFIGURATION}: {why}"))?;
     let prepared = guest::prepare(number, config, archive)?;
     let mut functions = Vec::new();
     for (device, slot) in devices.into_iter().zip(FIRST_GUEST_SLOT..) {

@@ -19,12 +19,12 @@ use crate::passthrough::reserved_memory;
 use crate::passthrough::selection::{self, Bridges};
 use crate::passthrough::units::{RemappingUnit, Units};
 use crate::time;
-use crate::vm::config::DeviceName;
 use crate::vm::memory::GuestMemory;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use config::Device;
 use dmar::{Dmar, Structure, UnknownStructure};
 use pci::{FunctionDescription, FunctionInfo, Functions};
 use vtd::{DestinationMode, Polarity, Route, Trigger};
@@ -82,13 +82,13 @@ impl Passthrough {
         self.dmar.as_ref().is_none_or(|dmar| !dmar.x2apic_opt_out() && self.units.all_have_extended_interrupt_mode())
     }
 
-    /// Finds the functions that a guest's configuration names, and checks that they can be handed out. The error says in
-    /// words which cannot, and why.
-    pub fn select(&self, names: &[DeviceName]) -> Result<Vec<PciAddress>, String> {
+    /// Finds the functions that a guest's configuration names, in that order, and checks that they can be handed out. The
+    /// error says in words which cannot, and why, with the configuration's line.
+    pub fn select(&self, devices: &[Device]) -> Result<Vec<PciAddress>, String> {
         let taken: Vec<PciAddress> = self.devices.iter().map(AssignedDevice::address).collect();
-        let chosen = selection::resolve(names, &self.functions, &taken)?;
-        for device in &chosen {
-            let refuse = |why: String| format!("device {device} cannot be assigned: {why}");
+        let chosen = selection::resolve(devices, &self.functions, &taken)?;
+        for (device, Device { line, .. }) in chosen.iter().zip(devices) {
+            let refuse = |why: String| format!("line {line}: device {device} cannot be assigned: {why}");
             let dmar = self.dmar.as_ref().ok_or_else(|| {
                 refuse("the machine has no usable DMAR table, so nothing could limit its DMA".to_string())
             })?;

@@ -5,6 +5,7 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt;
 use sha2::{Digest, Sha256};
 use tar_no_std::TarArchiveRef;
@@ -13,6 +14,8 @@ use tar_no_std::TarArchiveRef;
 pub const CONFIGURATION: &str = "postern.toml";
 /// The member that lists the checksums of all others.
 pub const CHECKSUMS: &str = "SHA256SUMS";
+/// Most members that are looked at for [`Archive::names`].
+const MAXIMUM_NAMES: usize = 256;
 
 /// Why an archive, or a member of it, cannot be used.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +74,7 @@ impl<'a> Archive<'a> {
             // "<64 hexadecimal digits>  <name>", with '*' before the name for a binary file.
             let (sum, rest) = line.split_once(' ')?;
             let listed = rest.strip_prefix([' ', '*'])?;
-            (listed.strip_prefix("./").unwrap_or(listed) == name).then_some(sum)
+            (plain(listed) == name).then_some(sum)
         });
         let listed = listed.ok_or_else(|| ArchiveError::Unlisted(name.to_string()))?;
         let actual = Sha256::digest(data);
@@ -88,15 +91,19 @@ impl<'a> Archive<'a> {
         self.text(CONFIGURATION)
     }
 
+    /// The names of its members, but for its own two.
+    pub fn names(&self) -> Vec<String> {
+        let names = self.tar.entries().filter_map(|entry| Some(plain(entry.filename().as_str().ok()?).to_string()));
+        names.filter(|name| name != CONFIGURATION && name != CHECKSUMS).take(MAXIMUM_NAMES).collect()
+    }
+
     fn text(&self, name: &str) -> Result<&'a str, ArchiveError> {
         core::str::from_utf8(self.find(name)?).map_err(|_| ArchiveError::NotText(name.to_string()))
     }
 
     fn find(&self, name: &str) -> Result<&'a [u8], ArchiveError> {
         for entry in self.tar.entries() {
-            let found = entry.filename();
-            let Ok(found) = found.as_str() else { continue };
-            if found.strip_prefix("./").unwrap_or(found) == name {
+            if entry.filename().as_str().is_ok_and(|found| plain(found) == name) {
                 return Ok(entry.data());
             }
         }
@@ -104,10 +111,14 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// A member's name without the `./` that some programs put before it.
+fn plain(name: &str) -> &str {
+    name.strip_prefix("./").unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
 
     fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -151,6 +162,7 @@ mod tests {
         let archive = Archive::open(&bytes).unwrap();
         assert_eq!(archive.member("guest"), Ok(guest));
         assert_eq!(archive.configuration(), Ok("# nothing"));
+        assert_eq!(archive.names(), ["guest"]);
         assert_eq!(archive.member("other"), Err(ArchiveError::NoMember("other".into())));
     }
 

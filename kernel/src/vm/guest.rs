@@ -7,7 +7,6 @@ use crate::memory::{frames, physical};
 use crate::vcpu::{Engine, FrameSource, NestedFormat, Start, VirtualCpu};
 use crate::vm::acpi;
 use crate::vm::archive::Archive;
-use crate::vm::config;
 use crate::vm::exits::ExitCounts;
 use crate::vm::loader;
 use crate::vm::memory::GuestMemory;
@@ -66,10 +65,10 @@ pub struct Prepared {
 pub fn prepare(number: u8, config: &config::Guest, archive: &Archive<'_>) -> Result<Prepared, String> {
     let member = |name: &str| archive.member(name).map_err(|error| error.to_string());
     let mut modules = Vec::new();
-    for name in config.modules.split_ascii_whitespace() {
-        modules.push((name, member(name)?));
+    for wanted in config.initrd.iter().chain(&config.modules) {
+        modules.push((wanted.name.as_str(), member(&wanted.name)?));
     }
-    let kernel = member(&config.kernel)?;
+    let kernel = member(&config.kernel.name)?;
     let images = loader::Images { kernel, command_line: &config.command_line, modules: &modules };
     let bytes = config.memory_mib << 20;
     let mut memory = GuestMemory::allocate(number, bytes).ok_or_else(|| {

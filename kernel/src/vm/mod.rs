@@ -3,7 +3,6 @@
 pub mod acpi;
 pub mod archive;
 pub mod clock;
-pub mod config;
 pub mod cpuid;
 pub mod exits;
 pub mod guest;
