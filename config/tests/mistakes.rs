@@ -35,7 +35,8 @@ fn a_configuration_is_read() {
     let [guest] = guests.as_slice() else { panic!("{guests:?}") };
     assert_eq!((guest.name.as_str(), guest.memory_mib, guest.command_line.as_str()), ("netprobe", 16, "attack"));
     assert_eq!((guest.debug_exit_port, guest.doorbell_port), (Some(0x501), None));
-    let members: Vec<_> = guest.members().into_iter().map(|(key, member)| (key, member.name.as_str(), member.line)).collect();
+    let members: Vec<_> =
+        guest.members().into_iter().map(|(key, member)| (key, member.name.as_str(), member.line)).collect();
     let expected = [
         ("kernel", "netprobe", 6),
         ("initrd", "initrd.img", 11),

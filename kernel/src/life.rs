@@ -7,6 +7,7 @@ use crate::cpu::serving::{self, Served};
 use crate::cpu::{interrupts, local_apic};
 use crate::machine::config_space::MachineConfigSpace;
 use crate::machine::device_memory::DeviceMemory;
+use crate::machine::ports;
 use crate::memory::frames::Owner;
 use crate::memory::{frames, image};
 use crate::passthrough::assignment::Passthrough;
@@ -16,11 +17,12 @@ use crate::vcpu::{Engine, VirtualCpu};
 use crate::vm::exits::{self, Next};
 use crate::vm::guest::Guest;
 use crate::vm::local_apic::{Destination, Effect};
-use crate::vm::pci::{MsixEffect, PciEffect, PciEffectKind};
+use crate::vm::pci::{MsiEffect, MsixEffect, PciEffect, PciEffectKind};
 use crate::vm::platform::{Host, Services};
-use addr::{HostPhys, Vector};
+use addr::{HostPhys, PciAddress, Vector};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 /// The shortest time between two timer interrupts of a guest, in microseconds: a guest that asks for more must not
@@ -53,6 +55,8 @@ struct Machine {
     complaints: u32,
     /// The vector of this machine that stands for the guest's doorbell, once it was rung.
     doorbell: Option<Vector>,
+    /// What the guest asked of its functions and is to be done before it runs again.
+    due: Vec<PciEffect>,
 }
 
 impl Machine {
@@ -95,24 +99,38 @@ impl Machine {
 }
 
 impl Host for Machine {
-    fn pci_effect(&mut self, effect: PciEffect) {
+    fn pci_effect(&mut self, effect: PciEffect) -> bool {
         let function = effect.function;
         match effect.kind {
+            // The only processor of the guest is the destination, whichever way a message names it.
             PciEffectKind::Msix(MsixEffect::Route { entry, message }) => {
-                // The only processor of the guest is the destination, whichever way the message names it.
                 if let Err(why) = self.passthrough.route(function, entry, 0, message.vector) {
                     self.complain(format_args!("MSI-X {entry} of {function} stays masked: {why}"));
+                    return false;
                 }
             }
             PciEffectKind::Msix(MsixEffect::Mask { entry }) => self.passthrough.mask(function, entry),
             PciEffectKind::Msix(MsixEffect::Unroutable { entry, address, data, reason }) => {
                 self.complain(format_args!(
-                    "MSI-X {entry} of {function} stays masked: address {address:#x}, data {data:#x}: {reason:?}"
-                ))
+                    "MSI-X {entry} of {function} stays masked: address {address:#x}, data {data:#x}: {reason}"
+                ));
             }
-            PciEffectKind::BusMaster { .. } | PciEffectKind::Decoding { .. } => {}
-            PciEffectKind::Refused(refusal) => self.complain(format_args!("{function}: refused: {refusal:?}")),
+            PciEffectKind::Msi(MsiEffect::Route { message, vectors }) => {
+                if let Err(why) = self.passthrough.route_msi(function, vectors, 0, message.vector) {
+                    self.complain(format_args!("MSI of {function} stays off: {why}"));
+                    return false;
+                }
+            }
+            PciEffectKind::Msi(MsiEffect::Unroutable { address, data, reason }) => {
+                self.complain(format_args!(
+                    "MSI of {function} stays off: address {address:#x}, data {data:#x}: {reason}"
+                ));
+            }
+            PciEffectKind::Mapping(_) | PciEffectKind::Reset => self.due.push(effect),
+            PciEffectKind::BusMaster { .. } => {}
+            PciEffectKind::Refused(refusal) => self.complain(format_args!("{function}: refused: {refusal}")),
         }
+        true
     }
 
     fn apic_effect(&mut self, effect: Effect) {
@@ -154,6 +172,14 @@ impl Host for Machine {
         read(memory, offset, bytes)
     }
 
+    fn read_real_port(&mut self, port: u16, bytes: u8) -> u32 {
+        ports::read(port, bytes)
+    }
+
+    fn write_real_port(&mut self, port: u16, bytes: u8, value: u32) {
+        ports::write(port, bytes, value);
+    }
+
     fn write_register(&mut self, address: HostPhys, bytes: u8, value: u64) {
         let Some((memory, offset)) = self.passthrough.trapped_registers(address) else { return };
         match bytes {
@@ -184,6 +210,7 @@ impl<E: Engine> Life<E> {
             name: guest.name.clone(),
             complaints: 0,
             doorbell: None,
+            due: Vec::new(),
         };
         Self { guest, config, machine, attention: false, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
     }
@@ -219,6 +246,7 @@ impl<E: Engine> Life<E> {
                 &mut services,
             );
             serving::set(Served::Nobody);
+            self.do_what_is_due();
             match next {
                 Next::Run => {}
                 Next::Halt => self.wait_for_interrupt(),
@@ -226,6 +254,30 @@ impl<E: Engine> Life<E> {
             }
         };
         self.end(end)
+    }
+
+    /// What the guest's last access asked of its functions, and could not be done in the midst of it.
+    fn do_what_is_due(&mut self) {
+        for effect in core::mem::take(&mut self.machine.due) {
+            let function = effect.function;
+            let done = match effect.kind {
+                PciEffectKind::Mapping(change) => self.guest.change_mapping(change),
+                PciEffectKind::Reset => self.reset_function(function),
+                _ => Ok(()),
+            };
+            if let Err(why) = done {
+                self.machine.complain(format_args!("{function}: {why}"));
+            }
+        }
+    }
+
+    /// Resets a function whose guest has asked for it. Takes the time that it takes: it is the guest's.
+    fn reset_function(&mut self, address: PciAddress) -> Result<(), String> {
+        let reset = self.machine.passthrough.reset(&mut self.config, address);
+        if let Some(function) = self.guest.platform.pci.functions().find(|function| function.host() == address) {
+            function.prepare(&mut self.config);
+        }
+        reset
     }
 
     /// What the machine itself asks for: faults, stray interrupts, what was typed.

@@ -129,8 +129,8 @@ fn build_guest<E: Engine>(
     for (device, slot) in devices.into_iter().zip(FIRST_GUEST_SLOT..) {
         passthrough.assign(config_space, device, number, &prepared.memory)?;
         let place = Bdf::new(0, slot, 0).ok_or("a guest's bus has no slot left")?;
-        let description = passthrough.description(device).ok_or("an assigned device is not known")?;
-        let function = AssignedFunction::new(config_space, description, place)
+        let assigned = passthrough.device(device).ok_or("an assigned device is not known")?;
+        let function = AssignedFunction::new(config_space, &assigned.function, place, assigned.msi())
             .map_err(|error| format!("device {device} cannot be shown to a guest: {error}"))?;
         function.prepare(config_space);
         functions.push(function);

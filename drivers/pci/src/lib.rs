@@ -48,5 +48,5 @@ pub use isolation::isolation_group;
 pub use msi::MsiCapability;
 pub use msix::{MsixCapability, MsixError, MsixRegion};
 pub use msix_table::{MsixTableAccess, MsixTableDriver};
-pub use requester::{MAX_REQUESTER_IDS, RequesterIds, requester_ids};
+pub use requester::{MAX_REQUESTER_IDS, RequesterIds, bridges_above, requester_ids};
 pub use reset::{ResetError, ResetMethod, reset_function};

@@ -82,6 +82,14 @@ pub fn requester_ids(functions: &[FunctionInfo], function: PciAddress) -> Option
     None
 }
 
+/// The bridges above `function`, the nearest first, given all functions of its segment; each carries the function's DMA
+/// and messages up only while its own bus mastering is on. Ends where the bridges make no tree.
+pub fn bridges_above(functions: &[FunctionInfo], function: PciAddress) -> impl Iterator<Item = PciAddress> + '_ {
+    let above = move |bus| bridge_above(functions, function.segment, bus).ok().flatten().map(|bridge| bridge.address);
+    // More than there are buses is a loop.
+    core::iter::successors(above(function.bdf.bus()), move |bridge| above(bridge.bdf.bus())).take(256)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +112,9 @@ mod tests {
         config.add(at(2, 4, 0)).header(1, 4, 0, 0x80);
         config.add(at(0, 30, 0)).header(1, 5, 0x06_0401, 1).buses(0, 6, 6);
         config.add(at(6, 1, 0)).header(1, 6, 0, 0);
+        let functions: Vec<_> = Functions::new(&config, 0, 0).collect();
+        assert!(bridges_above(&functions, at(2, 4, 1)).eq([at(1, 0, 0), at(0, 1, 0)]));
+        assert!(bridges_above(&functions, at(0, 3, 0)).next().is_none());
         assert_eq!(ids(&config, at(0, 3, 0)), Some(Vec::from([0x0018])));
         assert_eq!(ids(&config, at(1, 0, 0)), Some(Vec::from([0x0100])));
         assert_eq!(ids(&config, at(2, 4, 1)), Some(Vec::from([0x0221, 0x0200])));
@@ -123,5 +134,7 @@ mod tests {
         config.add(at(0, 1, 0)).buses(0, 7, 7);
         config.add(at(7, 0, 0)).header(1, 1, 0x06_0400, 1).buses(7, 7, 7);
         assert_eq!(ids(&config, at(7, 0, 0)), None, "a bridge above itself");
+        let functions: Vec<_> = Functions::new(&config, 0, 0).collect();
+        assert!(bridges_above(&functions, at(7, 0, 0)).count() <= 256);
     }
 }

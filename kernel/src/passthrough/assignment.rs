@@ -146,7 +146,11 @@ impl Passthrough {
                 .assign(&mut unit.tables, *source, id, root, levels)
                 .map_err(|error| refuse(format!("{error}")))?;
         }
-        let device = AssignedDevice::new(function, guest, requester_ids, base, id).map_err(refuse)?;
+        let device = AssignedDevice::new(function, guest, requester_ids, unit, id).map_err(refuse)?;
+        // A bridge carries DMA and messages up only while its own bus mastering is on, and firmware may leave that off.
+        for bridge in pci::bridges_above(&self.functions, address) {
+            pci::set_command_bits(config, bridge, pci::spec::header::command::BUS_MASTER, 0);
+        }
         log::info!("device {address}: to guest {guest}, domain {id} of the unit at {base}, {} levels", levels.count());
         self.devices.push(device);
         Ok(())
@@ -185,20 +189,46 @@ impl Passthrough {
         });
     }
 
-    /// The description of an assigned device.
-    pub fn description(&self, address: PciAddress) -> Option<&FunctionDescription> {
-        self.devices.iter().find(|device| device.address() == address).map(|device| &device.function)
+    /// An assigned device.
+    pub fn device(&self, address: PciAddress) -> Option<&AssignedDevice> {
+        self.devices.iter().find(|device| device.address() == address)
     }
 
-    /// Sends MSI-X `entry` of an assigned device to its guest's processor `vcpu` as `guest_vector`, and unmasks it.
-    pub fn route(&mut self, address: PciAddress, entry: u16, vcpu: u8, guest_vector: Vector) -> Result<(), String> {
+    /// An assigned device that is in service, with its unit.
+    fn in_service(&mut self, address: PciAddress) -> Result<(&mut AssignedDevice, &mut RemappingUnit), String> {
         let device = self.devices.iter_mut().find(|device| device.address() == address);
         let device = device.ok_or("it is not assigned")?;
         if device.quarantined {
             return Err("it is quarantined".to_string());
         }
         let unit = self.units.at(device.unit).ok_or("its unit is out of use")?;
+        Ok((device, unit))
+    }
+
+    /// Sends MSI-X `entry` of an assigned device to its guest's processor `vcpu` as `guest_vector`, and unmasks it.
+    pub fn route(&mut self, address: PciAddress, entry: u16, vcpu: u8, guest_vector: Vector) -> Result<(), String> {
+        let (device, unit) = self.in_service(address)?;
         device.route(unit, entry, vcpu, guest_vector)
+    }
+
+    /// Sends the first `vectors` interrupts of MSI of an assigned device to its guest's processor `vcpu`.
+    pub fn route_msi(
+        &mut self,
+        address: PciAddress,
+        vectors: u8,
+        vcpu: u8,
+        guest_vector: Vector,
+    ) -> Result<(), String> {
+        let (device, unit) = self.in_service(address)?;
+        device.route_msi(unit, vectors, vcpu, guest_vector)
+    }
+
+    /// Resets an assigned device whose guest has asked for it, with its MSI and MSI-X off.
+    pub fn reset(&mut self, config: &mut MachineConfigSpace, address: PciAddress) -> Result<(), String> {
+        let (device, unit) = self.in_service(address)?;
+        let reset = pci::reset_function(config, &device.function, || time::ticks_to_us(time::ticks()));
+        device.after_reset(unit)?;
+        reset.map(|_| ()).map_err(|error| error.to_string())
     }
 
     /// Masks MSI-X `entry` of an assigned device.
@@ -222,6 +252,9 @@ impl Passthrough {
         for mut device in released {
             let address = device.address();
             pci::disable_bus_mastering(config, address);
+            if let Some(msi) = device.function.msi {
+                msi.disable(config, address);
+            }
             let Some(unit) = self.units.at(device.unit) else { continue };
             for source in device.requester_ids.as_slice() {
                 if let Err(error) = unit.unit.clear(&mut unit.tables, *source) {

@@ -1,19 +1,17 @@
 //! One assigned function: its messages on their way from the real MSI-X table to the mailbox of its guest.
 
-use crate::cpu::interrupts::{self, Source};
+use crate::cpu::interrupts;
 use crate::cpu::local_apic;
 use crate::machine::device_memory::DeviceMemory;
+use crate::passthrough::messages::{Messages, Routed, Target};
 use crate::passthrough::units::RemappingUnit;
 use crate::vcpu::notification::InterruptFormat;
+use crate::vm::pci::DeviceMessage;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec::Vec;
 use pci::{FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds};
-use vtd::{Handle, HandleBlock, PostedRoute, Route, Trigger};
-
-/// Most MSI-X entries of one function that can be in use at once: a guest must not use up all vectors.
-const MAXIMUM_MESSAGES: usize = 32;
+use vtd::Trigger;
 
 /// The real MSI-X table.
 #[derive(Debug)]
@@ -27,16 +25,6 @@ impl MsixTableAccess for Table {
     fn write32(&mut self, offset: u64, value: u32) {
         self.0.write32(offset, value);
     }
-}
-
-/// One entry's way: the interrupt remapping entry, and the vector of this processor that it leads to; none where the
-/// unit posts.
-#[derive(Debug)]
-struct Message {
-    entry: u16,
-    block: HandleBlock,
-    handle: Handle,
-    vector: Option<Vector>,
 }
 
 /// A function that belongs to a guest.
@@ -57,7 +45,9 @@ pub struct AssignedDevice {
     table: Option<MsixTableDriver<Table>>,
     /// The whole pages that the table is in, and where they begin.
     trapped: Option<(HostPhys, DeviceMemory)>,
-    messages: Vec<Message>,
+    messages: Messages,
+    /// What it is to send when its guest uses MSI.
+    msi: Option<DeviceMessage>,
 }
 
 impl AssignedDevice {
@@ -66,9 +56,10 @@ impl AssignedDevice {
         function: FunctionDescription,
         guest: u8,
         requester_ids: RequesterIds,
-        unit: HostPhys,
+        unit: &mut RemappingUnit,
         domain: DomainId,
     ) -> Result<Self, String> {
+        let base = unit.base;
         let (table, trapped) = match &function.msix {
             Ok(Some(capability)) => {
                 let (table, trapped) = Self::table(&function, capability)?;
@@ -77,17 +68,28 @@ impl AssignedDevice {
             Ok(None) => (None, None),
             Err(error) => return Err(format!("its MSI-X capability: {error}")),
         };
-        Ok(Self {
-            function,
-            guest,
-            requester_ids,
-            unit,
-            domain,
-            quarantined: false,
-            table,
-            trapped,
-            messages: Vec::new(),
-        })
+        let mut messages = Messages::default();
+        let msi = match function.msi.map(|msi| messages.allocate_msi(&mut unit.unit, &mut unit.tables, msi.vectors)) {
+            Some(Ok(message)) => Some(DeviceMessage { address: message.address, data: message.data }),
+            Some(Err(why)) => {
+                log::warn!("device {}: its MSI is not shown: {why}", function.address());
+                None
+            }
+            None => None,
+        };
+        if msi.is_none() && table.is_none() {
+            log::warn!(
+                "device {}: without MSI and MSI-X, and INTx is not passed on: no interrupts",
+                function.address()
+            );
+        }
+        let (unit, quarantined) = (base, false);
+        Ok(Self { function, guest, requester_ids, unit, domain, quarantined, table, trapped, messages, msi })
+    }
+
+    /// What it is to send when its guest uses MSI; `None` if it cannot.
+    pub fn msi(&self) -> Option<DeviceMessage> {
+        self.msi
     }
 
     fn table(
@@ -116,10 +118,19 @@ impl AssignedDevice {
         self.function.address()
     }
 
+    /// Where messages go for the guest's processor `vcpu`.
+    fn target(&self, unit: &RemappingUnit, vcpu: u8) -> Result<Target, String> {
+        let descriptor = interrupts::posted_processing(vcpu).ok_or("its processor has no mailbox")?.descriptor;
+        let posts = InterruptFormat::choose(unit.unit.capabilities().posted_interrupts(), Trigger::Edge);
+        Ok(Target {
+            source: self.requester_ids.upstream(),
+            processor: local_apic::id(),
+            vcpu,
+            descriptor: (posts == InterruptFormat::Posted).then_some(descriptor),
+        })
+    }
+
     /// Sends MSI-X `entry` to the guest's processor `vcpu` as `guest_vector`, and unmasks it.
-    ///
-    /// The device is given the handle of a remapping entry that accepts it alone and leads to a vector of this
-    /// processor; the vector's meaning leads on to the mailbox. What the guest chose never reaches hardware.
     pub fn route(
         &mut self,
         unit: &mut RemappingUnit,
@@ -127,97 +138,58 @@ impl AssignedDevice {
         vcpu: u8,
         guest_vector: Vector,
     ) -> Result<(), String> {
-        let source = Source::Device { vcpu, guest_vector };
-        let Some(table) = &mut self.table else { return Err("it has no MSI-X table".to_string()) };
-        let descriptor = interrupts::posted_processing(vcpu).ok_or("its processor has no mailbox")?.descriptor;
-        let posted =
-            PostedRoute { vector: guest_vector, descriptor, urgent: false, source: self.requester_ids.upstream() };
-        if let Some(message) = self.messages.iter().find(|message| message.entry == entry) {
-            match message.vector {
-                // A new vector in the guest changes the meaning of ours; hardware need not know.
-                Some(vector) => interrupts::set(vector, source),
-                None => unit
-                    .unit
-                    .post_interrupt(&mut unit.tables, message.handle, &posted)
-                    .map_err(|error| error.to_string())?,
-            }
-            table.set_masked(entry, false);
-            return Ok(());
+        let target = self.target(unit, vcpu)?;
+        let table = self.table.as_mut().ok_or("it has no MSI-X table")?;
+        let routed = self.messages.route(&mut unit.unit, &mut unit.tables, &target, entry, guest_vector)?;
+        if let Routed::New { message, index, vector } = routed {
+            table.program(entry, message.address, message.data);
+            log::info!(
+                "{}: MSI-X {entry} by remapping entry {index} and {} to guest {} as vector {:#x}",
+                self.function.address(),
+                vector.map_or("the unit's posting".to_string(), |vector| format!("vector {:#x}", vector.0)),
+                self.guest,
+                guest_vector.0
+            );
         }
-        if self.messages.len() >= MAXIMUM_MESSAGES {
-            return Err(format!("more than {MAXIMUM_MESSAGES} messages in use"));
-        }
-        let unit_posts = unit.unit.capabilities().posted_interrupts();
-        let vector = match InterruptFormat::choose(unit_posts, Trigger::Edge) {
-            InterruptFormat::Posted => None,
-            InterruptFormat::Remapped => Some(interrupts::allocate(source).ok_or("no interrupt vector is left")?),
-        };
-        let made = unit.unit.allocate_interrupts(&mut unit.tables, 1).and_then(|block| {
-            let handle = block.get(0).ok_or(vtd::Error::Poisoned)?;
-            match vector {
-                None => unit.unit.post_interrupt(&mut unit.tables, handle, &posted)?,
-                Some(vector) => {
-                    let route = Route {
-                        vector,
-                        destination: local_apic::id(),
-                        trigger: Trigger::Edge,
-                        source: self.requester_ids.upstream(),
-                    };
-                    unit.unit.route_interrupt(&mut unit.tables, handle, &route)?;
-                }
-            }
-            Ok((block, handle))
-        });
-        let (block, handle) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                if let Some(vector) = vector {
-                    interrupts::free(vector);
-                }
-                return Err(format!("{error}"));
-            }
-        };
-        let message = handle.message();
-        table.program(entry, message.address, message.data);
         table.set_masked(entry, false);
-        log::info!(
-            "{}: MSI-X {entry} by remapping entry {} and {} to guest {} as vector {:#x}",
-            self.function.address(),
-            handle.index(),
-            vector.map_or("the unit's posting".to_string(), |vector| format!("vector {:#x}", vector.0)),
-            self.guest,
-            guest_vector.0
-        );
-        self.messages.push(Message { entry, block, handle, vector });
         Ok(())
+    }
+
+    /// Sends the first `vectors` interrupts of MSI to the guest's processor `vcpu` from `guest_vector` on.
+    pub fn route_msi(
+        &mut self,
+        unit: &mut RemappingUnit,
+        vectors: u8,
+        vcpu: u8,
+        guest_vector: Vector,
+    ) -> Result<(), String> {
+        let target = self.target(unit, vcpu)?;
+        self.messages.route_msi(&mut unit.unit, &mut unit.tables, &target, vectors, guest_vector)
     }
 
     /// Masks MSI-X `entry`; its way stays for the next time.
     pub fn mask(&mut self, entry: u16) {
         if let Some(table) = &mut self.table {
             table.set_masked(entry, true);
+            self.messages.masked(entry);
         }
     }
 
-    /// Masks all entries and gives their ways back.
+    /// Masks all entries of the MSI-X table, which a reset has cleared.
+    pub fn after_reset(&mut self, unit: &mut RemappingUnit) -> Result<(), String> {
+        if let Some(table) = &mut self.table {
+            table.mask_and_clear_all();
+        }
+        self.messages.table_cleared(&mut unit.unit, &mut unit.tables)
+    }
+
+    /// Masks all entries and gives all ways back. MSI is off.
     pub fn release_messages(&mut self, unit: &mut RemappingUnit) {
         if let Some(table) = &mut self.table {
             table.mask_and_clear_all();
         }
-        for message in self.messages.drain(..) {
-            // The entry first: once it is gone no message can arrive under the vector that is freed next.
-            match unit.unit.free_interrupts(&mut unit.tables, message.block) {
-                Ok(()) => {
-                    if let Some(vector) = message.vector {
-                        interrupts::free(vector);
-                    }
-                }
-                Err(error) => log::error!(
-                    "{}: remapping entry {} stays in use: {error}",
-                    self.function.address(),
-                    message.handle.index()
-                ),
-            }
+        if let Err(why) = self.messages.release(&mut unit.unit, &mut unit.tables) {
+            log::error!("{}: {why}", self.function.address());
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod device;
 pub mod domain;
 pub mod fault_watch;
 pub mod faults;
+pub mod messages;
 pub mod reserved_memory;
 pub mod selection;
 pub mod units;

@@ -4,7 +4,8 @@
 //! below 1 MiB, where every kernel looks.
 
 use crate::vm::memory::{GuestMemoryAccess, OutOfRange};
-use crate::vm::memory_map::{ACPI_TABLES, DEVICE_WINDOWS, ECAM, HIGH_DEVICE_WINDOW_START, IO_APIC, LOCAL_APIC};
+use crate::vm::memory_map::{ACPI_TABLES, IO_APIC, LOCAL_APIC};
+use crate::vm::pci::address_space::{ECAM, ECAM_BYTES, HIGH_WINDOW, HIGH_WINDOW_BITS, LOW_WINDOW};
 use crate::vm::serial;
 use acpi_tables::aml::{self, Path};
 use acpi_tables::fadt::{FADTBuilder, Flags};
@@ -15,7 +16,6 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use acpi_tables::{Aml, AmlSink};
-use addr::GuestPhys;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -73,7 +73,7 @@ pub fn write(memory: &mut impl GuestMemoryAccess, physical_address_bits: u8) -> 
     let fadt = tables.put(&fadt(dsdt));
     let madt = tables.put(&madt());
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    mcfg.add_ecam(ECAM.start.as_u64(), 0, 0, 0);
+    mcfg.add_ecam(ECAM.as_u64(), 0, 0, 0);
     let mcfg = tables.put(&mcfg);
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     for table in [fadt, madt, mcfg] {
@@ -116,28 +116,18 @@ fn madt() -> impl Aml {
 fn dsdt(physical_address_bits: u8) -> impl Aml {
     let mut body = Writer { bytes: Vec::new() };
     let name = |text: &str| Path::new(text);
-    let last = |end: GuestPhys| end.as_u64() as u32 - 1;
 
     let host_bridge = aml::EISAName::new("PNP0A08");
     let compatible = aml::EISAName::new("PNP0A03");
     let buses = aml::AddressSpace::new_bus_number(0u16, 0u16);
     let configuration_ports = aml::IO::new(0xcf8, 0xcf8, 1, 8);
     let ports = [aml::AddressSpace::new_io(0u16, 0xcf7, None), aml::AddressSpace::new_io(0xd00u16, 0xffff, None)];
-    let windows = DEVICE_WINDOWS.map(|window| {
-        let (first, last) = (window.start.as_u64() as u32, last(window.end));
-        aml::AddressSpace::new_memory(aml::AddressSpaceCacheable::NotCacheable, true, first, last, None)
-    });
-    let high_end = 1u64.checked_shl(physical_address_bits.into()).unwrap_or(0).wrapping_sub(1);
-    let high_window = aml::AddressSpace::new_memory(
-        aml::AddressSpaceCacheable::NotCacheable,
-        true,
-        HIGH_DEVICE_WINDOW_START.as_u64(),
-        high_end,
-        None,
-    );
-    let mut resources: Vec<&dyn Aml> =
-        vec![&buses, &configuration_ports, &ports[0], &ports[1], &windows[0], &windows[1]];
-    if high_end > HIGH_DEVICE_WINDOW_START.as_u64() {
+    let cacheable = aml::AddressSpaceCacheable::NotCacheable;
+    let (first, last) = (LOW_WINDOW.start as u32, (LOW_WINDOW.end - 1) as u32);
+    let low_window = aml::AddressSpace::new_memory(cacheable, true, first, last, None);
+    let high_window = aml::AddressSpace::new_memory(cacheable, true, HIGH_WINDOW.start, HIGH_WINDOW.end - 1, None);
+    let mut resources: Vec<&dyn Aml> = vec![&buses, &configuration_ports, &ports[0], &ports[1], &low_window];
+    if physical_address_bits >= HIGH_WINDOW_BITS {
         resources.push(&high_window);
     }
     let resources = aml::ResourceTemplate::new(resources);
@@ -157,10 +147,9 @@ fn dsdt(physical_address_bits: u8) -> impl Aml {
     )
     .to_bytes();
 
-    // What of the memory below the device windows is nobody's to place registers in.
+    // Configuration space, which Linux takes for granted only where it is said to be nobody else's.
     let board = aml::EISAName::new("PNP0C02");
-    let ecam =
-        aml::Memory32Fixed::new(false, ECAM.start.as_u64() as u32, (ECAM.end.as_u64() - ECAM.start.as_u64()) as u32);
+    let ecam = aml::Memory32Fixed::new(false, ECAM.as_u64() as u32, ECAM_BYTES as u32);
     let board_resources = aml::ResourceTemplate::new(vec![&ecam]);
     let board = aml::Device::new(
         name("MBRD"),

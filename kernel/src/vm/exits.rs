@@ -352,7 +352,7 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     let address = GuestPhys::new(fault.address.as_u64() & !(PAGE_SIZE - 1) | offset);
     let mut read = u64::MAX;
     if instruction.reads_memory() {
-        match platform.read_memory(address, width, now, services.host) {
+        match platform.read_memory(address, width, now, services) {
             Some(value) => read = value,
             None => return stop("it read where nothing is,"),
         }
@@ -360,7 +360,7 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     let flags_before = registers.1;
     let mut effect = None;
     if let Some(value) = instruction.execute(read, &mut registers) {
-        match platform.write_memory(address, width, value, now, services.host) {
+        match platform.write_memory(address, width, value, now, services) {
             Some(left) => effect = left,
             None => return stop("it wrote where nothing is,"),
         }

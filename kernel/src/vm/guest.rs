@@ -10,7 +10,7 @@ use crate::vm::archive::Archive;
 use crate::vm::exits::ExitCounts;
 use crate::vm::loader;
 use crate::vm::memory::GuestMemory;
-use crate::vm::pci::{AssignedFunction, GuestPciBus};
+use crate::vm::pci::{AssignedFunction, GuestAddressSpace, GuestPciBus, MappingEffect};
 use crate::vm::platform::Platform;
 use crate::vm::rom;
 use crate::vm::virtual_apic::VirtualApic;
@@ -54,6 +54,23 @@ pub struct Guest<E: Engine> {
     nested: PageTable<E::Nested>,
 }
 
+/// The proof that a guest does not use old translations: its only processor is not in the guest, and forgets them before
+/// it enters it again. What it does meanwhile is not translated by the guest's tables.
+struct ForgottenBeforeEntry;
+
+impl ForgottenBeforeEntry {
+    fn new(vcpu: &mut impl VirtualCpu) -> Self {
+        vcpu.flush_translations();
+        Self
+    }
+}
+
+impl paging::InvalidationComplete<GuestPhys> for ForgottenBeforeEntry {
+    fn covers(&self, _: &paging::Invalidation<GuestPhys>) -> bool {
+        true
+    }
+}
+
 /// The part of a guest that exists before its processor: devices are assigned to its memory.
 pub struct Prepared {
     /// Its memory, with the kernel in it.
@@ -95,16 +112,17 @@ impl<E: Engine> Guest<E> {
     ) -> Result<Self, String> {
         let Prepared { memory, start } = prepared;
         let fail = |why: String| format!("guest {:?}: {why}", config.name);
-        let nested = map::<E::Nested>(&memory, &functions, engine.largest_nested_page()).map_err(fail)?;
-        let mut bus = GuestPciBus::new();
+        let nested = map::<E::Nested>(&memory, engine.largest_nested_page()).map_err(fail)?;
+        let physical_address_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax as u8;
+        let physical_address_bits = physical_address_bits.clamp(32, 52);
+        let space = GuestAddressSpace { memory_end: memory.bytes(), address_bits: physical_address_bits };
+        let mut bus = GuestPciBus::new(space);
         for function in functions {
             bus.add(function).map_err(|error| fail(error.to_string()))?;
         }
         let vcpu = engine.new_virtual_cpu(&mut EngineFrames, nested.root());
         let mut vcpu = vcpu.map_err(|error| fail(error.to_string()))?;
         vcpu.start(start);
-        let physical_address_bits = core::arch::x86_64::__cpuid(0x8000_0008).eax as u8;
-        let physical_address_bits = physical_address_bits.clamp(32, 52);
         let mut platform = Platform::new(memory, bus, physical_address_bits);
         let posted = interrupts::posted_processing(number).ok_or_else(|| fail("it has no mailbox".to_string()))?;
         let hardware = vcpu.apic_virtualization();
@@ -117,6 +135,24 @@ impl<E: Engine> Guest<E> {
         Ok(Self { number, name, vcpu, virtual_apic, platform, exits: ExitCounts::default(), nested })
     }
 
+    /// Changes what the guest reaches of its functions' registers.
+    ///
+    /// # Errors
+    /// In words; the guest reaches less than it should then, and never more.
+    pub fn change_mapping(&mut self, change: MappingEffect) -> Result<(), String> {
+        let mut tables = Tables { coherent: true };
+        let flush = match change {
+            MappingEffect::Map { guest, host, bytes } => {
+                let attributes = <E::Nested as paging::Format>::Attributes::from(MemoryType::Uncacheable);
+                self.nested.map(&mut tables, guest, host, bytes, Permissions::READ_WRITE, attributes)
+            }
+            MappingEffect::Unmap { guest, bytes } => self.nested.unmap(&mut tables, guest, bytes),
+        };
+        let flush = flush.map_err(|error| error.to_string())?;
+        let forgotten = ForgottenBeforeEntry::new(&mut self.vcpu);
+        flush.complete(&forgotten, &mut tables).map_err(|_| "a translation is still in use".to_string())
+    }
+
     /// Checks, page by page, that the guest reaches its own memory and registers of its own functions, and nothing else.
     pub fn verify(&self) -> Result<(), String> {
         let tables = Tables { coherent: true };
@@ -124,11 +160,11 @@ impl<E: Engine> Guest<E> {
         self.nested.for_each_leaf(&tables, |leaf| {
             let (start, end) = (leaf.page.host.as_u64(), leaf.page.host.as_u64() + leaf.page.size.bytes());
             let registers = self.platform.pci.functions().any(|function| {
-                let mut ranges = function.memory_ranges();
+                let mut ranges = function.host_ranges();
                 let trapped = function
                     .trapped_pages()
                     .is_some_and(|(trap, bytes)| start < trap.as_u64() + bytes && end > trap.as_u64());
-                !trapped && ranges.any(|(bar, size, _)| start >= bar.as_u64() && end <= bar.as_u64() + size)
+                !trapped && ranges.any(|(bar, size)| start >= bar.as_u64() && end <= bar.as_u64() + size)
             });
             if registers {
                 return;
@@ -144,48 +180,23 @@ impl<E: Engine> Guest<E> {
     }
 }
 
-/// The nested tables of a guest.
-fn map<F: NestedFormat>(
-    memory: &GuestMemory,
-    functions: &[AssignedFunction],
-    largest: PageSize,
-) -> Result<PageTable<F>, String> {
+/// The nested tables of a guest: its memory. Registers of its functions come as it switches them on.
+fn map<F: NestedFormat>(memory: &GuestMemory, largest: PageSize) -> Result<PageTable<F>, String> {
     let mut tables = Tables { coherent: true };
     let mut nested = PageTable::new(NESTED_LEVELS, largest, &mut tables).map_err(|error| error.to_string())?;
-    let mut add = |start: u64, host: HostPhys, bytes: u64, permissions, kind: MemoryType| {
-        let flush = nested
-            .map(&mut tables, GuestPhys::new(start), host, bytes, permissions, F::Attributes::from(kind))
-            .map_err(|error| error.to_string())?;
-        // No processor has been pointed to these tables yet.
-        flush.complete(&paging::NeverLoaded, &mut tables).map_err(|_| "a new table was in use".to_string())
-    };
     let (rom, end) = (rom::START.as_u64(), rom::END.as_u64());
     for (from, to, permissions) in [
         (0, rom, Permissions::READ_WRITE_EXECUTE),
         (rom, end, Permissions::READ_EXECUTE),
         (end, memory.bytes(), Permissions::READ_WRITE_EXECUTE),
     ] {
-        add(from, HostPhys::new(memory.start().as_u64() + from), to - from, permissions, MemoryType::WriteBack)?;
-    }
-    for function in functions {
-        for (start, bytes, _) in function.memory_ranges() {
-            if start.as_u64() < memory.bytes() {
-                return Err(format!("the registers of {} are where its memory is", function.host()));
-            }
-            // All but the pages of the MSI-X table, which the guest reaches through the hypervisor only.
-            let end = start.as_u64() + bytes;
-            let trapped = function.trapped_pages().filter(|(trap, _)| (start.as_u64()..end).contains(&trap.as_u64()));
-            let (before, after) = match trapped {
-                Some((trap, length)) => (trap.as_u64(), (trap.as_u64() + length).min(end)),
-                None => (end, end),
-            };
-            for (from, to) in [(start.as_u64(), before), (after, end)] {
-                if from < to {
-                    let host = HostPhys::new(from);
-                    add(from, host, to - from, Permissions::READ_WRITE, MemoryType::Uncacheable)?;
-                }
-            }
-        }
+        let host = HostPhys::new(memory.start().as_u64() + from);
+        let attributes = F::Attributes::from(MemoryType::WriteBack);
+        let flush = nested
+            .map(&mut tables, GuestPhys::new(from), host, to - from, permissions, attributes)
+            .map_err(|error| error.to_string())?;
+        // No processor has been pointed to these tables yet.
+        flush.complete(&paging::NeverLoaded, &mut tables).map_err(|_| "a new table was in use".to_string())?;
     }
     Ok(nested)
 }

@@ -34,8 +34,9 @@ const INTERRUPT_RANGE: Range<u64> = 0xfee0_0000..0xfef0_0000;
 
 /// What a platform needs of the machine beside configuration space.
 pub trait Host {
-    /// Something that the guest asked of its PCI functions: to be done before the access goes on.
-    fn pci_effect(&mut self, effect: PciEffect);
+    /// Something that the guest asked of its PCI functions: to be done before the access goes on. Returns whether it could
+    /// be done.
+    fn pci_effect(&mut self, effect: PciEffect) -> bool;
     /// The guest's local APIC asks for an interrupt elsewhere.
     fn apic_effect(&mut self, effect: local_apic::Effect);
     /// The guest has rung its doorbell: `vector` is to reach its processor on the way of a device's message.
@@ -46,6 +47,10 @@ pub trait Host {
     fn read_register(&mut self, address: HostPhys, bytes: u8) -> u64;
     /// A write of such a register.
     fn write_register(&mut self, address: HostPhys, bytes: u8, value: u64);
+    /// A read of a port of a function.
+    fn read_real_port(&mut self, port: u16, bytes: u8) -> u32;
+    /// A write of such a port.
+    fn write_real_port(&mut self, port: u16, bytes: u8, value: u32);
 }
 
 /// The machine, as one access of a guest reaches it.
@@ -101,10 +106,13 @@ impl<M: GuestMemoryAccess> Platform<M> {
     }
 
     /// A read of `bytes` bytes (1, 2 or 4) from an I/O port. A port where nothing is reads as all ones.
-    pub fn read_port<C: ConfigSpace>(&mut self, port: u16, bytes: u8, services: &Services<'_, C>) -> u32 {
+    pub fn read_port<C: ConfigSpace>(&mut self, port: u16, bytes: u8, services: &mut Services<'_, C>) -> u32 {
         let Some(width) = Width::from_bytes(bytes.into()) else { return u32::MAX };
         if GuestPciBus::claims_port(port) {
             return self.pci.read_port(services.config, port, width);
+        }
+        if let Some(real) = self.pci.real_port(port, bytes.into()) {
+            return services.host.read_real_port(real, bytes);
         }
         // An access of several bytes reaches that many 8-bit registers, as on the bus behind an LPC bridge.
         (0..bytes).rev().fold(0, |value, byte| value << 8 | u32::from(self.read_byte(port.wrapping_add(byte.into()))))
@@ -147,6 +155,10 @@ impl<M: GuestMemoryAccess> Platform<M> {
             services.host.doorbell(Vector(value as u8));
             return Outcome::Continue;
         }
+        if let Some(real) = self.pci.real_port(port, bytes.into()) {
+            services.host.write_real_port(real, bytes, value);
+            return Outcome::Continue;
+        }
         for byte in 0..u16::from(bytes) {
             let Some(offset) = serial_offset(port.wrapping_add(byte)) else { continue };
             if let Some(line) = self.serial.write(offset, (value >> (8 * byte)) as u8) {
@@ -159,7 +171,13 @@ impl<M: GuestMemoryAccess> Platform<M> {
 
     /// A read of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; `None` where
     /// nothing is. It is of registers, or for a write to [`rom`].
-    pub fn read_memory(&mut self, address: GuestPhys, bytes: u8, now: u64, host: &mut dyn Host) -> Option<u64> {
+    pub fn read_memory<C: ConfigSpace>(
+        &mut self,
+        address: GuestPhys,
+        bytes: u8,
+        now: u64,
+        services: &mut Services<'_, C>,
+    ) -> Option<u64> {
         // Registers are 32 bits; what another access does is undefined (SDM vol. 3, 12.4.1).
         if let Some(offset) = self.apic_page_offset(address) {
             return Some(if bytes == 4 { self.apic.read_page(offset, now).into() } else { u64::MAX });
@@ -175,7 +193,8 @@ impl<M: GuestMemoryAccess> Platform<M> {
             self.memory.read(address, value.get_mut(..bytes.into())?).ok()?;
             return Some(u64::from_le_bytes(value));
         }
-        let read = self.pci.read_memory(address, bytes.into(), &mut |effect| host.pci_effect(effect))?;
+        let Services { config, host } = services;
+        let read = self.pci.read_memory(*config, address, bytes.into(), &mut |effect| host.pci_effect(effect))?;
         Some(match read {
             TrappedRead::Value(value) => value,
             TrappedRead::Forward(address) => host.read_register(address, bytes),
@@ -184,13 +203,13 @@ impl<M: GuestMemoryAccess> Platform<M> {
 
     /// A write of `bytes` bytes (1, 2, 4 or 8) that the nested tables do not permit, at `now` in ticks; what is then to do
     /// for the local APIC, or `None` where nothing is.
-    pub fn write_memory(
+    pub fn write_memory<C: ConfigSpace>(
         &mut self,
         address: GuestPhys,
         bytes: u8,
         value: u64,
         now: u64,
-        host: &mut dyn Host,
+        services: &mut Services<'_, C>,
     ) -> Option<Option<local_apic::Effect>> {
         if let Some(offset) = self.apic_page_offset(address) {
             return Some(if bytes == 4 { self.apic.write_page(offset, value as u32, now) } else { None });
@@ -205,7 +224,9 @@ impl<M: GuestMemoryAccess> Platform<M> {
         if rom::contains(address) || INTERRUPT_RANGE.contains(&address.as_u64()) {
             return Some(None);
         }
-        match self.pci.write_memory(address, bytes.into(), value, &mut |effect| host.pci_effect(effect)) {
+        let Services { config, host } = services;
+        let mut effects = |effect| host.pci_effect(effect);
+        match self.pci.write_memory(*config, address, bytes.into(), value, &mut effects) {
             None => return None,
             Some(TrappedWrite::Done) => {}
             Some(TrappedWrite::Forward(address)) => host.write_register(address, bytes, value),

@@ -20,6 +20,8 @@ pub mod id {
 pub mod extended_id {
     /// Advanced Error Reporting.
     pub const ADVANCED_ERROR_REPORTING: u16 = 0x0001;
+    /// Device Serial Number.
+    pub const DEVICE_SERIAL_NUMBER: u16 = 0x0003;
     /// Access Control Services.
     pub const ACCESS_CONTROL_SERVICES: u16 = 0x000D;
     /// Address Translation Services.
@@ -73,6 +75,12 @@ pub mod advanced_features {
     pub const STATUS: u16 = 5;
     /// Status, bit 0: transactions are pending.
     pub const TRANSACTIONS_PENDING: u8 = 1 << 0;
+}
+
+/// Device Serial Number. PCI Express Base section 7.9.3.
+pub mod device_serial_number {
+    /// Size of the capability, in bytes: the header and 64 bits, read-only.
+    pub const LENGTH: u16 = 12;
 }
 
 /// Access Control Services. PCI Express Base section 7.7.11.

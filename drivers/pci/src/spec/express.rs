@@ -14,6 +14,10 @@ pub const FUNCTION_LEVEL_RESET_CAPABLE: u32 = 1 << 28;
 
 /// Offset of the device control register, 16 bits.
 pub const DEVICE_CONTROL: u16 = 0x08;
+/// Device control, bit 4: the function may mark requests that need not keep their order.
+pub const RELAXED_ORDERING: u16 = 1 << 4;
+/// Device control, bits 14:12: the largest read request, 128 bytes shifted left by it.
+pub const MAXIMUM_READ_REQUEST: u16 = 7 << 12;
 /// Device control, bit 15: start a function level reset; reads 0.
 pub const INITIATE_FUNCTION_LEVEL_RESET: u16 = 1 << 15;
 
@@ -21,6 +25,16 @@ pub const INITIATE_FUNCTION_LEVEL_RESET: u16 = 1 << 15;
 pub const DEVICE_STATUS: u16 = 0x0A;
 /// Device status, bit 5, read-only: the function has started requests that are not completed.
 pub const TRANSACTIONS_PENDING: u16 = 1 << 5;
+
+/// Device status, bits 3:0, write-1-to-clear: the errors that were detected.
+pub const DEVICE_ERRORS: u16 = 0xF;
+
+/// Offset of the link control register, 16 bits; the link status register is beside it.
+pub const LINK_CONTROL: u16 = 0x10;
+/// Offset of the device control 2 register, 16 bits; device status 2 is beside it.
+pub const DEVICE_CONTROL_2: u16 = 0x28;
+/// Offset of the link control 2 register, 16 bits; link status 2 is beside it.
+pub const LINK_CONTROL_2: u16 = 0x30;
 
 /// Size of a version 1 capability of an endpoint, in bytes: up to the link status.
 pub const LENGTH_VERSION_1: u8 = 0x14;

@@ -13,8 +13,16 @@ pub const MSI_MULTIPLE_ENABLE: u16 = 7 << 4;
 pub const MSI_64_BIT: u16 = 1 << 7;
 /// MSI: message control, bit 8, read-only: mask bits for each vector.
 pub const MSI_PER_VECTOR_MASKING: u16 = 1 << 8;
-/// MSI: offset of the low half of the address.
+/// MSI: message control, bits 6:4: where the logarithm begins.
+pub const MSI_MULTIPLE_ENABLE_SHIFT: u32 = 4;
+/// MSI: offset of the low half of the address, 32 bits.
 pub const MSI_ADDRESS: u16 = 4;
+/// MSI: offset of the high half of a 64-bit address, 32 bits.
+pub const MSI_ADDRESS_HIGH: u16 = 8;
+/// MSI: offset of the data behind a 32-bit address, 16 bits; with masks, 32 mask bits and 32 pending bits follow.
+pub const MSI_DATA_32_BIT: u16 = 8;
+/// MSI: offset of the data behind a 64-bit address, 16 bits; with masks, 32 mask bits and 32 pending bits follow.
+pub const MSI_DATA_64_BIT: u16 = 12;
 
 /// MSI-X: message control, bits 10:0, read-only: number of table entries less one.
 pub const MSIX_TABLE_SIZE: u16 = 0x7FF;

@@ -26,7 +26,9 @@ impl ConfigSpace for NoFunctions {
 struct Lines(Vec<String>, Vec<Vector>);
 
 impl Host for Lines {
-    fn pci_effect(&mut self, _: PciEffect) {}
+    fn pci_effect(&mut self, _: PciEffect) -> bool {
+        true
+    }
     fn apic_effect(&mut self, _: Effect) {}
     fn doorbell(&mut self, vector: Vector) {
         self.1.push(vector);
@@ -39,6 +41,10 @@ impl Host for Lines {
         0
     }
     fn write_register(&mut self, _: HostPhys, _: u8, _: u64) {}
+    fn read_real_port(&mut self, _: u16, _: u8) -> u32 {
+        0
+    }
+    fn write_real_port(&mut self, _: u16, _: u8, _: u32) {}
 }
 
 struct Bench {
@@ -53,7 +59,7 @@ impl Bench {
     fn with(code: &[u8]) -> Self {
         let mut memory = vec![0; 4 << 20];
         memory.write(GuestPhys::new(fake::ENTRY), code).unwrap();
-        let platform = Platform::new(memory, GuestPciBus::new(), 40);
+        let platform = Platform::new(memory, GuestPciBus::default(), 40);
         let vcpu = fake::cpu(fake::Script::default());
         Self { vcpu, platform, counts: ExitCounts::default(), lines: Lines::default() }
     }
@@ -219,9 +225,9 @@ fn code_that_changed_since_the_fault_is_executed_again() {
 
 #[test]
 fn accesses_to_nothing_stop_the_guest_with_the_place() {
-    let read = [0xa1, 0, 0, 0, 0xd0];
+    let read = [0xa1, 0, 0, 0, 0xa0];
     let fault = |access| NestedPageFault {
-        address: GuestPhys::new(0xd000_0000),
+        address: GuestPhys::new(0xa000_0000),
         access,
         present: false,
         table_walk: false,
@@ -229,9 +235,13 @@ fn accesses_to_nothing_stop_the_guest_with_the_place() {
         during_delivery: false,
     };
     let exit = |fault| Exit::NestedPageFault(fault);
-    Bench::with(&read).stops(exit(fault(Access::Read)), "read where nothing is, at guest-physical 0xd0000000");
-    Bench::with(&[0xa3, 0, 0, 0, 0xd0]).stops(exit(fault(Access::Write)), "wrote where nothing is");
-    Bench::with(&[0x0f, 0x6f, 0x05, 0, 0, 0, 0xd0]).stops(exit(fault(Access::Read)), "not emulated");
+    Bench::with(&read).stops(exit(fault(Access::Read)), "read where nothing is, at guest-physical 0xa0000000");
+    Bench::with(&[0xa3, 0, 0, 0, 0xa0]).stops(exit(fault(Access::Write)), "wrote where nothing is");
+    let mut window = Bench::with(&[0xa1, 0, 0, 0, 0xd0, 0xa3, 0, 0, 0, 0xd0]);
+    assert_eq!(window.access(0xd000_0000, Access::Read), Next::Run);
+    assert_eq!(window.vcpu.registers().rax, 0xffff_ffff, "where functions may be, nothing answers");
+    assert_eq!(window.access(0xd000_0000, Access::Write), Next::Run);
+    Bench::with(&[0x0f, 0x6f, 0x05, 0, 0, 0, 0xa0]).stops(exit(fault(Access::Read)), "not emulated");
     Bench::with(&read).stops(exit(fault(Access::Execute)), "jumped to where no memory is");
     let walk = NestedPageFault { table_walk: true, ..fault(Access::Read) };
     Bench::with(&read).stops(exit(walk), "page tables are where no memory is");

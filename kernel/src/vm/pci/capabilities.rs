@@ -1,54 +1,76 @@
 //! The capability list that a guest sees: what is known to be harmless, linked anew.
 
-use ::pci::spec::capability::{id, power_management};
-use ::pci::spec::express::{CAPABILITIES, DEVICE_CAPABILITIES, FUNCTION_LEVEL_RESET_CAPABLE};
+use ::pci::spec::capability::{FIRST_EXTENDED_OFFSET, device_serial_number, extended_id, id, power_management};
 use ::pci::spec::msi::{MSIX_ENABLE, MSIX_FUNCTION_MASK, MSIX_LENGTH};
-use ::pci::{Capabilities, ConfigSpace, FunctionDescription};
+use ::pci::{Capabilities, ConfigSpace, FunctionDescription, find_extended_capability};
 use addr::PciAddress;
 
 /// What may be shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    /// In D0, and nothing else can be chosen: in D3hot the hypervisor could not reach the MSI-X table.
+pub(super) enum Kind {
+    /// D0 and D3hot in name: in the real D3hot the hypervisor could not reach the MSI-X table.
     PowerManagement,
-    /// The real registers, read-only, without function level reset: it would clear what the hypervisor has set up.
+    /// The real registers, read-only, but for the controls.
     Express,
+    /// The guest's own MSI.
+    Msi,
     /// The message control of the guest's table.
     Msix,
 }
 
+/// A capability that is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Visible {
-    kind: Kind,
-    offset: u8,
+pub(super) struct Visible {
+    /// What it is.
+    pub kind: Kind,
+    /// Where it begins, there and here.
+    pub offset: u8,
     /// Offset of the first byte behind it, up to 256.
     end: u16,
     /// Offset of the next one, or 0.
     next: u8,
 }
 
-/// The list that a guest sees, in the order of the real one.
+impl Visible {
+    /// Its first dword, with `upper` in the upper half.
+    pub fn header(&self, upper: u16) -> u32 {
+        let id = match self.kind {
+            Kind::PowerManagement => id::POWER_MANAGEMENT,
+            Kind::Express => id::PCI_EXPRESS,
+            Kind::Msi => id::MSI,
+            Kind::Msix => id::MSI_X,
+        };
+        u32::from(id) | u32::from(self.next) << 8 | u32::from(upper) << 16
+    }
+}
+
+/// The lists that a guest sees: in the first 256 bytes in the order of the real one, and from 0x100 the serial number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct VisibleCapabilities([Option<Visible>; 3]);
+pub(super) struct VisibleCapabilities {
+    list: [Option<Visible>; 4],
+    /// Where the real function has its serial number.
+    serial_number: Option<u16>,
+}
 
 impl VisibleCapabilities {
-    /// Chooses from the real function's list. MSI is hidden, with MSI-X in its place or not: its message would have to
-    /// be emulated too.
-    pub fn new<C: ConfigSpace>(config: &C, function: &FunctionDescription) -> Self {
+    /// Chooses from the real function's list. MSI is hidden unless there is a message for it.
+    pub fn new<C: ConfigSpace>(config: &C, function: &FunctionDescription, shows_msi: bool) -> Self {
         let address = function.address();
+        let msi = function.msi.filter(|_| shows_msi);
         let msix = function.msix.ok().flatten();
-        let mut list = [None; 3];
+        let mut list = [None; 4];
         let mut places = list.iter_mut();
         for capability in Capabilities::new(config, address) {
             let offset = Some(capability.offset);
             let (kind, length) = match capability.id {
                 id::POWER_MANAGEMENT if function.power_management == offset => {
-                    (Kind::PowerManagement, power_management::LENGTH)
+                    (Kind::PowerManagement, power_management::LENGTH.into())
                 }
                 id::PCI_EXPRESS if function.express.map(|express| express.offset) == offset => {
-                    (Kind::Express, function.express.map_or(0, |express| express.length()))
+                    (Kind::Express, function.express.map_or(0, |express| express.length().into()))
                 }
-                id::MSI_X if msix.map(|msix| msix.offset) == offset => (Kind::Msix, MSIX_LENGTH),
+                id::MSI if msi.map(|msi| msi.offset) == offset => (Kind::Msi, msi.map_or(0, |msi| msi.length())),
+                id::MSI_X if msix.map(|msix| msix.offset) == offset => (Kind::Msix, MSIX_LENGTH.into()),
                 _ => continue,
             };
             // A capability ends where the next one begins, shown or not: a longer one would show what is hidden.
@@ -57,7 +79,7 @@ impl VisibleCapabilities {
                 .filter(|other| *other > u16::from(capability.offset))
                 .min()
                 .unwrap_or(0x100);
-            let end = (u16::from(capability.offset) + u16::from(length)).min(next_begins);
+            let end = (u16::from(capability.offset) + length).min(next_begins);
             if let Some(place) = places.next() {
                 *place = Some(Visible { kind, offset: capability.offset, end, next: 0 });
             }
@@ -68,62 +90,39 @@ impl VisibleCapabilities {
                 visible.next = next;
             }
         }
-        Self(list)
+        let serial_number = function
+            .express
+            .and_then(|_| find_extended_capability(config, address, extended_id::DEVICE_SERIAL_NUMBER))
+            .map(|capability| capability.offset);
+        Self { list, serial_number }
     }
 
     /// Offset of the first capability, or 0.
     pub fn first(&self) -> u8 {
-        self.0.iter().flatten().next().map_or(0, |visible| visible.offset)
+        self.list.iter().flatten().next().map_or(0, |visible| visible.offset)
     }
 
-    /// What the dword at `offset` (0x40 and above) reads; 0 where nothing is shown. `table` is the guest's message control.
-    pub fn read_dword<C: ConfigSpace>(
-        &self,
-        config: &C,
-        function: PciAddress,
-        offset: u8,
-        message_control: MessageControl,
-    ) -> u32 {
-        let begins = |visible: &&Visible| visible.offset <= offset && u16::from(offset) < visible.end;
-        let Some(visible) = self.0.iter().flatten().find(begins) else { return 0 };
-        let register = u16::from(offset - visible.offset);
-        let offset = u16::from(offset);
-        let header = |id: u8, upper: u16| u32::from(id) | u32::from(visible.next) << 8 | u32::from(upper) << 16;
-        match (visible.kind, register) {
-            (Kind::PowerManagement, 0) => {
-                let real = config.read16(function, offset + power_management::CAPABILITIES);
-                header(id::POWER_MANAGEMENT, real & power_management::VERSION)
+    /// The capability that the dword at `offset` is in, if it is in one that is shown.
+    pub fn at(&self, offset: u16) -> Option<&Visible> {
+        self.list.iter().flatten().find(|visible| u16::from(visible.offset) <= offset && offset < visible.end)
+    }
+
+    /// What the dword at `offset` (0x100 and above) reads. The list ends with the serial number, which is the first.
+    pub fn read_extended<C: ConfigSpace>(&self, config: &C, function: PciAddress, offset: u16) -> u32 {
+        let register = offset.wrapping_sub(FIRST_EXTENDED_OFFSET);
+        match (self.serial_number, register) {
+            // Version 1, no next capability.
+            (Some(_), 0) => u32::from(extended_id::DEVICE_SERIAL_NUMBER) | 1 << 16,
+            (Some(real), 1..device_serial_number::LENGTH) => {
+                real.checked_add(register).filter(|at| *at < 0x1000).map_or(0, |at| config.read32(function, at))
             }
-            (Kind::PowerManagement, _) => u32::from(power_management::NO_SOFT_RESET),
-            (Kind::Express, 0) => header(id::PCI_EXPRESS, config.read16(function, offset + CAPABILITIES)),
-            (Kind::Express, DEVICE_CAPABILITIES) => config.read32(function, offset) & !FUNCTION_LEVEL_RESET_CAPABLE,
-            (Kind::Express, _) => config.read32(function, offset),
-            (Kind::Msix, 0) => header(id::MSI_X, message_control.bits()),
-            (Kind::Msix, _) => config.read32(function, offset),
+            _ => 0,
         }
     }
 }
 
-/// The message control register of a guest's MSI-X capability.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct MessageControl {
-    /// The number of table entries less one.
-    pub last_entry: u16,
-    /// MSI-X is enabled.
-    pub enabled: bool,
-    /// All entries are masked.
-    pub function_masked: bool,
-}
-
-impl MessageControl {
-    fn bits(self) -> u16 {
-        let mut bits = self.last_entry;
-        if self.enabled {
-            bits |= MSIX_ENABLE;
-        }
-        if self.function_masked {
-            bits |= MSIX_FUNCTION_MASK;
-        }
-        bits
-    }
+/// The message control register of a guest's MSI-X capability: the number of table entries less one, enabled, all
+/// entries masked.
+pub(super) fn msix_control(last_entry: u16, enabled: bool, function_masked: bool) -> u16 {
+    last_entry | if enabled { MSIX_ENABLE } else { 0 } | if function_masked { MSIX_FUNCTION_MASK } else { 0 }
 }

@@ -38,6 +38,11 @@ impl GuestCommand {
         self.guest & bits == bits
     }
 
+    /// As after a reset for the guest; what was taken from it stays taken.
+    pub fn reset(&mut self) {
+        self.guest = 0;
+    }
+
     /// What the real register is to hold: memory decoding always, because the hypervisor writes the MSI-X table through
     /// it, and INTx never, because nobody would end it.
     pub fn real(self) -> u16 {

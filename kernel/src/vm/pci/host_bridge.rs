@@ -6,7 +6,7 @@ const ID: u32 = 0x0D57_8086;
 const CLASS: u32 = 0x0600_0000;
 
 /// What the dword at `offset` reads. There are no capabilities and no base address registers, and nothing can be written.
-pub(super) fn read_dword(offset: u8) -> u32 {
+pub(super) fn read_dword(offset: u16) -> u32 {
     match offset {
         0x00 => ID,
         0x08 => CLASS,

@@ -6,25 +6,21 @@ use ::pci::Width;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Lanes {
     /// Offset of the dword, a multiple of 4.
-    pub dword: u8,
+    pub dword: u16,
     shift: u32,
     width: Width,
 }
 
 impl Lanes {
     /// The lanes of an access at `offset`, or `None` where it crosses into the next dword.
-    pub fn new(offset: u8, width: Width) -> Option<Self> {
+    pub fn new(offset: u16, width: Width) -> Option<Self> {
         let within = offset & 3;
-        (u16::from(within) + width.bytes() <= 4).then_some(Self {
-            dword: offset & !3,
-            shift: u32::from(within) * 8,
-            width,
-        })
+        (within + width.bytes() <= 4).then_some(Self { dword: offset & !3, shift: u32::from(within) * 8, width })
     }
 
     /// Offset of the first byte.
-    pub fn offset(self) -> u8 {
-        self.dword | (self.shift / 8) as u8
+    pub fn offset(self) -> u16 {
+        self.dword | (self.shift / 8) as u16
     }
 
     /// Width of the access.

@@ -1,8 +1,9 @@
 //! The pages of a function's MSI-X table, which the guest reaches through the hypervisor only.
 
+use super::super::bars::HostRange;
 use super::super::{EffectSink, Refusal};
 use super::{AssignedFunction, Msix, in_function};
-use addr::{GuestPhys, HostPhys, PAGE_SIZE};
+use addr::{GuestPhys, HostPhys};
 
 /// What a guest's read in the pages of the MSI-X table gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,12 +34,12 @@ enum Place {
 }
 
 impl AssignedFunction {
-    /// The pages that hold the real MSI-X table: first byte, and length in bytes. They are in no guest's tables.
+    /// The real pages that hold the MSI-X table: first byte, and length in bytes. They are in no guest's tables.
     pub fn trapped_pages(&self) -> Option<(HostPhys, u64)> {
-        let msix = self.msix.as_ref()?;
-        let start = msix.address.align_down(PAGE_SIZE);
-        let end = msix.address.checked_add(msix.table.length())?.checked_add(PAGE_SIZE - 1)?.align_down(PAGE_SIZE);
-        Some((start, end.as_u64().checked_sub(start.as_u64())?))
+        let range = self.bars.range(self.msix.as_ref()?.capability.table.bar)?;
+        let HostRange::Memory(host) = range.host else { return None };
+        let offsets = self.trapped_offsets(range.register)?;
+        Some((host.checked_add(offsets.start)?, offsets.end - offsets.start))
     }
 
     /// A guest's read of `bytes` bytes at `address`, or `None` where that is not in the [`Self::trapped_pages`].
@@ -81,18 +82,20 @@ impl AssignedFunction {
         Some(TrappedWrite::Done)
     }
 
-    /// Where an access in the trapped pages falls.
+    /// Where an access in the trapped pages falls, which are where the guest reaches the range now.
     fn place(&self, msix: &Msix, address: GuestPhys, bytes: usize) -> Option<Place> {
-        let (pages, length) = self.trapped_pages()?;
-        let end = address.checked_add(bytes as u64)?.as_u64();
-        if address.as_u64() < pages.as_u64() || end > pages.as_u64().checked_add(length)? {
+        let range = self.bars.range(msix.capability.table.bar)?;
+        let trapped = self.trapped_offsets(range.register)?;
+        let HostRange::Memory(host) = range.host else { return None };
+        let start = address.as_u64().checked_sub(range.decoded?)?;
+        let end = start.checked_add(bytes as u64)?;
+        if start < trapped.start || end > trapped.end {
             return None;
         }
-        let table = msix.address.as_u64();
+        let table = u64::from(msix.capability.table.offset);
         let table_end = table.checked_add(msix.table.length())?;
-        let start = address.as_u64();
         Some(if end <= table || start >= table_end {
-            Place::Beside(HostPhys::new(start))
+            Place::Beside(host.checked_add(start)?)
         } else if start >= table && end <= table_end {
             Place::Table(start - table)
         } else {
