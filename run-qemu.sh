@@ -2,9 +2,21 @@
 # Builds the hypervisor and its test guest, and runs them in QEMU.
 #
 #   ./run-qemu.sh [OPTIONS] [-- QEMU-OPTIONS]
+#   ./run-qemu.sh linux [--shell] [--suite SUITE] [--kernel FILE] [--initrd FILE] [--append TEXT] [--guest-memory SIZE]
+#                 [OPTIONS] [-- QEMU-OPTIONS]
 #
 # The machine has VT-d (intel-iommu) and one network card (e1000e, 8086:10d3 at 00:03.0), which the guest gets. The serial
 # port of the machine is this terminal. It ends by itself.
+#
+# With `linux`, the guest is Linux: the distribution's kernel with busybox (guests/linux/build.sh gets them, once). It brings the
+# card up with its own driver, asks for a lease, pings, and switches itself off; the run passes if all of that went well.
+#
+#   --shell            a shell on the console before it switches off; control-] and s show the hypervisor's state
+#   --suite SUITE      whose kernel: bookworm (6.1) or trixie (6.12) of Debian (default: bookworm)
+#   --kernel FILE      another kernel: a bzImage, or an ELF image with a PVH entry
+#   --initrd FILE      another initial ramdisk
+#   --append TEXT      more of the kernel's command line, such as postern.url=URL (see guests/linux/init)
+#   --guest-memory SIZE   the guest's memory in MiB (default: 256)
 #
 #   --engine tcg|kvm|nested   what executes the code: QEMU itself; this machine's KVM with nested VMX; or KVM with nested VMX in
 #                      a Linux in Bochs, which needs no VMX hardware and is built when it is missing (tests/rigs/nested.sh);
@@ -45,11 +57,22 @@ fail() {
 }
 
 engine=auto memory=256M config=$root/guests/netprobe.toml archive= iommu= timeout= trace= serial=
+linux= shell= suite=bookworm kernel= initrd= append= guest_memory=256
 qemu=${QEMU:-qemu-system-x86_64} grub= build_only= unchecked= files=() nested_options=()
+if [ "${1:-}" = linux ]; then
+    linux=yes memory=
+    shift
+fi
 while [ $# -gt 0 ]; do
     option=$1
     shift
     case $option in
+        --suite | --kernel | --initrd | --append | --guest-memory | --shell)
+            [ -n "$linux" ] || fail "$option goes with ./run-qemu.sh linux (see --help)"
+            ;;
+    esac
+    case $option in
+        --suite | --kernel | --initrd | --append | --guest-memory | \
         --engine | --memory | --config | --file | --archive | --iommu | --timeout | --serial | --trace | --qemu | \
             --kvm-options | --nested-cpu)
             [ $# -gt 0 ] || fail "$option needs a value (see --help)"
@@ -60,6 +83,12 @@ while [ $# -gt 0 ]; do
     case $option in
         --engine) engine=$value ;;
         --memory) memory=$value ;;
+        --shell) shell=yes ;;
+        --suite) suite=$value ;;
+        --kernel) kernel=$value ;;
+        --initrd) initrd=$value ;;
+        --append) append=$value ;;
+        --guest-memory) guest_memory=$value ;;
         --config) config=$value ;;
         --file) files+=("$value") ;;
         --archive) archive=$value ;;
@@ -93,7 +122,11 @@ if [ "$engine" = nested ]; then
     [ -z "$trace" ] || fail "--trace is not for --engine nested: QEMU's files stay in the machine that it runs in"
     qemu=qemu-system-x86_64
 fi
-for file in "$config" "${files[@]}" ${archive:+"$archive"}; do
+case $guest_memory in '' | *[!0-9]* | 0*) fail "--guest-memory takes a number of MiB" ;; esac
+case $append in *[\"\\]*) fail "--append takes no quotation mark and no backslash" ;; esac
+# The guest's own memory, and the archive, which is there beside it until the guest is loaded.
+memory=${memory:-$((guest_memory + 256))M}
+for file in "$config" "${files[@]}" ${kernel:+"$kernel"} ${initrd:+"$initrd"} ${archive:+"$archive"}; do
     [ -r "$file" ] || [ "$file" = none ] || fail "cannot read $file"
 done
 
@@ -120,13 +153,41 @@ cleanup() {
     [ -z "$terminal" ] || stty "$terminal" 2> /dev/null || true
 }
 trap cleanup EXIT
+
+# linux_guest: the files of the Linux guest, and the configuration that describes it.
+linux_guest() {
+    local folder
+    if [ -z "$kernel" ] || [ -z "$initrd" ]; then
+        folder=$("$root/guests/linux/build.sh" --suite "$suite") || exit $?
+        kernel=${kernel:-$folder/vmlinuz} initrd=${initrd:-$folder/initrd}
+    fi
+    config=$scratch/linux.toml
+    cat > "$config" <<CONFIG
+[hypervisor]
+debug_exit_port = 0xf4
+
+[[guest]]
+name = "linux"
+kernel = "$(basename "$kernel")"
+initrd = "$(basename "$initrd")"
+memory_mib = $guest_memory
+command_line = "console=ttyS0 quiet panic=-1${shell:+ postern.shell}${append:+ $append}"
+devices = ["8086:10d3"]
+CONFIG
+}
+
 if [ -z "$archive" ]; then
     # A run's own archive goes with the run: several may run at once with different configurations.
     archive=$scratch/archive.tar
     [ -z "$build_only" ] || archive=$images/archive.tar
+    own=("$images/netprobe")
+    if [ -n "$linux" ]; then
+        linux_guest
+        own=("$kernel" "$initrd")
+    fi
     [ -n "$unchecked" ] || (cd "$root" && cargo_host build --quiet -p check-guests) || fail "the build failed"
     export CHECK_GUESTS=$target/debug/check-guests
-    "$root/guests/pack.sh" $unchecked "$archive" "$config" "$images/netprobe" "${files[@]}"
+    "$root/guests/pack.sh" $unchecked "$archive" "$config" "${own[@]}" "${files[@]}"
     step "archive: $(stat -c %s "$archive") bytes"
 fi
 if [ -n "$build_only" ]; then
