@@ -83,7 +83,7 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
             let own = processor(0, 0);
             Leaf { eax: own.eax.min(HIGHEST_BASIC), ..own }
         }
-        1 => features(context, processor(1, 0)),
+        1 => features(context, Leaf { eax: signature(&processor), ..processor(1, 0) }),
         7 if subleaf == 0 => Leaf { ebx: processor(7, 0).ebx & STRUCTURED_EBX, ..Leaf::default() },
         0xb => Leaf {
             // One thread, one core: each level has one logical processor, and the levels end at once.
@@ -103,7 +103,12 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
         }
         0x8000_0001 => {
             let own = processor(leaf, 0);
-            Leaf { eax: own.eax, ebx: 0, ecx: own.ecx & EXTENDED_ECX, edx: own.edx & EXTENDED_EDX & context.shown() }
+            Leaf {
+                eax: signature(&processor),
+                ebx: 0,
+                ecx: own.ecx & EXTENDED_ECX,
+                edx: own.edx & EXTENDED_EDX & context.shown(),
+            }
         }
         // The processor's name.
         0x8000_0002..=0x8000_0004 => processor(leaf, 0),
@@ -119,6 +124,17 @@ fn named(highest: u32, name: [u8; 12]) -> Leaf {
         u32::from_le_bytes([name[word * 4], name[word * 4 + 1], name[word * 4 + 2], name[word * 4 + 3]])
     });
     Leaf { eax: highest, ebx, ecx, edx }
+}
+
+/// Family, model and stepping. Processors of AMD's families 0Fh and 10h have a graphics aperture in their northbridge, for
+/// which kernels search all 256 buses, 32 slots each, before they know of any: this platform has neither the bridge nor
+/// the buses, and shows the family between, which is the same without them.
+fn signature(processor: impl Fn(u32, u32) -> Leaf) -> u32 {
+    const AMD: u32 = u32::from_le_bytes(*b"Auth");
+    const FAMILY_11H: u32 = 0x0020_0f31;
+    let own = processor(1, 0).eax;
+    let family = (own >> 8 & 0xf) + if own >> 8 & 0xf == 0xf { own >> 20 & 0xff } else { 0 };
+    if matches!(family, 0xf | 0x10) && processor(0, 0).ebx == AMD { FAMILY_11H } else { own }
 }
 
 fn features(context: &Context, own: Leaf) -> Leaf {
@@ -146,6 +162,27 @@ mod tests {
 
     fn ask(leaf: u32, subleaf: u32) -> Leaf {
         answer(leaf, subleaf, &CONTEXT, |_, _| ALL)
+    }
+
+    #[test]
+    fn a_processor_with_a_northbridge_of_its_own_is_shown_as_one_without() {
+        let shown = |vendor: &[u8; 4], own: u32| {
+            let processor = |leaf, _| Leaf {
+                eax: own,
+                ebx: if leaf == 0 { u32::from_le_bytes(*vendor) } else { 0 },
+                ..Leaf::default()
+            };
+            let of = |leaf| answer(leaf, 0, &CONTEXT, processor).eax;
+            assert_eq!(of(1), of(0x8000_0001));
+            of(1)
+        };
+        for own in [0x0006_0fb1, 0x0010_0f42] {
+            assert_eq!(shown(b"Auth", own), 0x0020_0f31);
+            assert_eq!(shown(b"Genu", own), own);
+        }
+        for own in [0x0020_0f31, 0x0060_0f12, 0x0080_0f11, 0x0000_0663] {
+            assert_eq!(shown(b"Auth", own), own);
+        }
     }
 
     #[test]
