@@ -1,5 +1,5 @@
 //! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
-//! give (virtualization, extended state, debug store, machine check banks) is not shown.
+//! give (virtualization, extended state, debug store) is not shown.
 
 use crate::vm::clock;
 use addr::ApicId;
@@ -50,14 +50,15 @@ const FEATURE_X2APIC: u32 = 1 << 21;
 const FEATURE_HYPERVISOR: u32 = 1 << 31;
 /// Leaves 1 and 0x8000_0001, EDX: the local APIC.
 const FEATURE_APIC: u32 = 1 << 9;
-/// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, MTRR, PGE, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
+/// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
 /// SSE2, self-snoop.
-const FEATURES_EDX: u32 = 0x7f
+const FEATURES_EDX: u32 = 0xff
     | 1 << 8
     | 1 << 9
     | 1 << 11
     | 1 << 12
     | 1 << 13
+    | 1 << 14
     | 1 << 15
     | 1 << 16
     | 1 << 17
@@ -200,7 +201,7 @@ mod tests {
         ] {
             assert_eq!(features.ecx >> bit & 1, 0, "{name}");
         }
-        for (name, bit) in [("MCE", 7), ("MCA", 14), ("DTES", 21), ("HTT", 28)] {
+        for (name, bit) in [("DTES", 21), ("HTT", 28)] {
             assert_eq!(features.edx >> bit & 1, 0, "{name}");
         }
         let extended = ask(0x8000_0001, 0);

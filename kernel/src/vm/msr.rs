@@ -7,6 +7,9 @@ use crate::vm::local_apic::{Effect, GeneralProtection, LocalApic};
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const IA32_BIOS_SIGN_ID: u32 = 0x8b;
 const IA32_MISC_ENABLE: u32 = 0x1a0;
+/// Machine checks are shown with no bank to report them: the physical ones are the hypervisor's.
+const IA32_MCG_CAP: u32 = 0x179;
+const IA32_MCG_STATUS: u32 = 0x17a;
 const IA32_MTRR_CAPABILITY: u32 = 0xfe;
 const IA32_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
 const IA32_PAT: u32 = 0x277;
@@ -59,6 +62,7 @@ impl Msrs {
             IA32_BIOS_SIGN_ID => Ok(0),
             IA32_MISC_ENABLE => Ok(MISC_ENABLE_FAST_STRINGS),
             IA32_PAT => Ok(self.page_attribute_table),
+            IA32_MCG_CAP | IA32_MCG_STATUS => Ok(0),
             IA32_MTRR_CAPABILITY => Ok(MTRR_CAPABILITY),
             IA32_MTRR_DEFAULT_TYPE => Ok(self.mtrr_default_type),
             _ if WITHOUT_EFFECT.contains(&msr) => Ok(0),
@@ -80,6 +84,7 @@ impl Msrs {
             // The update signature is cleared by software before it reads it.
             IA32_BIOS_SIGN_ID => {}
             IA32_MISC_ENABLE if value == MISC_ENABLE_FAST_STRINGS => {}
+            IA32_MCG_STATUS if value == 0 => {}
             IA32_MTRR_DEFAULT_TYPE if value & !MTRR_DEFAULT_TYPE_BITS == 0 && is_memory_type(value as u8) => {
                 self.mtrr_default_type = value;
             }
@@ -121,7 +126,7 @@ mod tests {
         let mut apic = LocalApic::new(ApicId(0), true, 40);
         let mut msrs = Msrs::default();
         // Feature control, MTRR capability, machine check, SVM and debug registers, and one that nobody has.
-        for msr in [0x3a, 0x200, 0x179, 0x1d9, 0x480, 0xc001_0114, 0xc001_0117, 0xdead_beef] {
+        for msr in [0x3a, 0x200, 0x17b, 0x400, 0x1d9, 0x480, 0xc001_0114, 0xc001_0117, 0xdead_beef] {
             assert_eq!(msrs.read(msr, &mut apic, 0), Err(GeneralProtection), "{msr:#x}");
             assert!(msrs.write(msr, 0, &mut apic, 0).is_err(), "{msr:#x}");
         }
