@@ -1,9 +1,12 @@
 #!/bin/bash
 # Gets a Linux guest: the distribution's kernel, and an initial ramdisk with busybox and the drivers of passed-through devices.
 #
-#   guests/linux/build.sh [--suite SUITE]
+#   guests/linux/build.sh [--suite SUITE] [--peer] [--qemu PATH]
 #
 #   --suite SUITE   whose kernel: bookworm (6.1) or trixie (6.12) of Debian (default: bookworm)
+#   --peer          also `peer`: the initial ramdisk of a Linux that hands the card by KVM and VFIO to the same guest in a QEMU
+#                   of its own: what Postern is measured against
+#   --qemu PATH     whose QEMU the peer has (default: qemu-system-x86_64)
 #
 # The result goes to $LINUX_DIR/SUITE (default: ~/.cache/postern/linux/SUITE) and is made once, in half a minute: vmlinuz and
 # initrd. Prints that folder. Nothing is installed but tools that are missing. Exit status 3: it cannot be had here.
@@ -11,19 +14,26 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../tests/tools/packages.sh"
 . "$here/../../tests/tools/debian.sh"
+. "$here/../../tests/tools/initrd.sh"
 
 # What a guest may be given: network cards and their virtual functions, disks, and USB.
 modules=(e1000e igb igbvf nvme xhci-pci usb-storage)
+# What the peer hands a card over with. The one for the other processor does not load, and does no harm.
+peer_modules=(kvm_intel kvm_amd vfio_iommu_type1 vfio_pci)
+# What QEMU loads by itself: the BIOS, and the programs that start a -kernel.
+firmware=(bios-256k.bin kvmvapic.bin linuxboot_dma.bin)
 
 say() { echo "linux: $*" >&2; }
 unavailable() {
     say "a Linux guest cannot be had here: $*"
     exit 3
 }
-suite=bookworm
+suite=bookworm peer= qemu=qemu-system-x86_64
 while [ $# -gt 0 ]; do
     case $1 in
         --suite) suite=${2:?--suite needs a value}; shift ;;
+        --qemu) qemu=${2:?--qemu needs a value}; shift ;;
+        --peer) peer=yes ;;
         *)
             sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
             exit 2
@@ -32,11 +42,17 @@ while [ $# -gt 0 ]; do
     shift
 done
 dir=${LINUX_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/linux}/$suite
-recipe() { sha256sum "$here"/* "$here/../../tests/tools/debian.sh" | cut -d ' ' -f 1 | sha256sum; }
-is_built() { [ -e "$dir/initrd" ] && [ "$(cat "$dir/recipe" 2> /dev/null)" = "$(recipe)" ]; }
+recipe() {
+    local files=("$here"/* "$here"/../../tests/tools/{debian,initrd}.sh)
+    [ -z "$peer" ] || files+=("$(command -v "$qemu")")
+    sha256sum "${files[@]}" | cut -d ' ' -f 1 | sha256sum
+}
+recipe_file=$dir/recipe${peer:+-peer}
+is_built() { [ -e "$dir/initrd" ] && [ "$(cat "$recipe_file" 2> /dev/null)" = "$(recipe)" ]; }
 
 build() {
     mkdir -p "$dir"
+    [ -z "$peer" ] || need "$qemu":qemu-system-x86
     exec 9> "$dir/lock"
     flock -w 900 9 || unavailable "another run holds $dir/lock"
     is_built && return 0
@@ -63,31 +79,26 @@ build() {
     version=$(basename "$packages"/lib/modules/*)
     mkdir -p "$root"/{bin,dev,modules,proc,sys,tmp}
     cp "$(find "$packages" -path '*bin/busybox' | head -n 1)" "$root/bin/busybox"
-    put_modules "$packages" "$version" "$root/modules"
+    put_modules "$packages" "$root/modules" "${modules[@]}"
     cp "$here/init" "$here/dhcp" "$root/"
-    find "$root" -exec touch --no-dereference --date=@0 {} +
-    (cd "$root" && find . | LC_ALL=C sort | cpio --create --format=newc --owner=0:0 --reproducible --quiet) > "$dir/initrd.new"
+    archive "$root" > "$dir/initrd.new"
     cp "$packages"/boot/vmlinuz-* "$dir/vmlinuz"
+    if [ -n "$peer" ]; then
+        say "making the peer's"
+        mkdir -p "$root/guest"
+        cp "$packages"/boot/vmlinuz-* "$root/guest/vmlinuz"
+        cp "$dir/initrd.new" "$root/guest/initrd"
+        rm -rf "$root/modules"
+        put_modules "$packages" "$root/modules" "${peer_modules[@]}"
+        put_qemu "$qemu" "$root" "${firmware[@]}" || unavailable "$qemu is no dynamic program"
+        cp "$here/peer-init" "$root/init"
+        archive "$root" > "$dir/peer.new"
+        mv "$dir/peer.new" "$dir/peer"
+    fi
     rm -rf "$packages" "$root" "$dir/apt"
     mv "$dir/initrd.new" "$dir/initrd"
-    recipe > "$dir/recipe"
+    recipe > "$recipe_file"
     say "built in $SECONDS s: $dir, Linux $version"
-}
-
-# put_modules PACKAGES VERSION TO: the modules and what they need, and their order.
-put_modules() {
-    local packages=$1 version=$2 to=$3 module file name
-    /sbin/depmod -b "$packages" "$version"
-    for module in "${modules[@]}"; do
-        /sbin/modprobe -d "$packages" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
-    done | awk '!seen[$0]++' | while read -r file; do
-        name=$(basename "${file%.xz}")
-        case $file in
-            *.xz) xz --decompress --stdout "$file" > "$to/$name" ;;
-            *) cp "$file" "$to/$name" ;;
-        esac
-        echo "$name"
-    done > "$to/order"
 }
 
 is_built || build

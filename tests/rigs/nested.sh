@@ -24,6 +24,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../tools/packages.sh"
 . "$here/../tools/debian.sh"
+. "$here/../tools/initrd.sh"
 
 dir=${NESTED_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/postern/nested}
 modules=(irqbypass kvm kvm-intel)
@@ -40,7 +41,7 @@ unavailable() {
     exit 3
 }
 
-recipe() { sha256sum "$here/nested.sh" "$here/../tools/debian.sh" "$(command -v qemu-system-x86_64)" | cut -d' ' -f1 | sha256sum; }
+recipe() { sha256sum "$here/nested.sh" "$here"/../tools/{debian,initrd}.sh "$(command -v qemu-system-x86_64)" | cut -d' ' -f1 | sha256sum; }
 is_built() { [ -e "$dir/initrd" ] && [ "$(cat "$dir/recipe" 2> /dev/null)" = "$(recipe)" ]; }
 
 build() {
@@ -77,16 +78,10 @@ build() {
     say "built in $SECONDS s: $dir, $(du -sh "$dir" | cut -f1)"
 }
 
-# archive FOLDER: its content as an initial RAM disk, the same bytes for the same content.
-archive() {
-    find "$1" -exec touch --no-dereference --date=@0 {} +
-    (cd "$1" && find . | LC_ALL=C sort | cpio --create --format=newc --owner=0:0 --reproducible --quiet)
-}
-
 # fill_root PACKAGES ROOT: the files of the Linux in the middle.
 fill_root() {
-    local packages=$1 root=$2 name file folder qemu
-    mkdir -p "$root"/{bin,dev,modules,proc,sys,tmp,usr/bin,files,firmware}
+    local packages=$1 root=$2 name file
+    mkdir -p "$root"/{bin,dev,modules,proc,sys,tmp,files}
     cp "$packages/bin/busybox" "$root/bin/"
     for name in "${modules[@]}"; do
         file=$(find "$packages/lib/modules" -name "$name.ko*" | head -n 1)
@@ -96,20 +91,7 @@ fill_root() {
             *) unavailable "the kernel's package has no module $name" ;;
         esac
     done
-    qemu=$(command -v qemu-system-x86_64)
-    cp -L "$qemu" "$root/usr/bin/qemu"
-    # The libraries where the program looks for them; its dynamic linker is among them.
-    ldd "$qemu" | grep -o '/[^ ]*' | sort -u > "$root/tmp/libraries" || unavailable "$qemu is no dynamic program"
-    while read -r file; do
-        mkdir -p "$root$(dirname "$file")"
-        cp -L "$file" "$root$file"
-    done < "$root/tmp/libraries"
-    rm "$root/tmp/libraries"
-    for name in "${firmware[@]}"; do
-        while read -r folder; do
-            [ -e "$folder/$name" ] && cp -L "$folder/$name" "$root/firmware/" && break
-        done < <("$qemu" -L help)
-    done
+    put_qemu qemu-system-x86_64 "$root" "${firmware[@]}" || unavailable "QEMU is no dynamic program"
     [ -e "$root/firmware/pvh.bin" ] || unavailable "QEMU's firmware was not found"
     cat > "$root/init" << 'INIT'
 #!/bin/busybox sh
