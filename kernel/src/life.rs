@@ -234,6 +234,7 @@ impl<E: Engine> Life<E> {
             serving::set(Served::Guest(self.guest.number));
             let exit = self.guest.vcpu.run();
             let guest = &mut self.guest;
+            guest.platform.after_exit();
             guest.virtual_apic.after_exit(&mut guest.platform.apic, &guest.vcpu);
             let mut services = Services { config: &mut self.config, host: &mut self.machine };
             let next = exits::serve(
@@ -336,6 +337,7 @@ impl<E: Engine> Life<E> {
         if let Some(mailbox) = interrupts::mailbox(guest.number) {
             guest.virtual_apic.before_entry(&mut guest.platform.apic, mailbox, &mut guest.vcpu, now);
         }
+        guest.platform.before_entry();
         self.set_alarm(now);
     }
 

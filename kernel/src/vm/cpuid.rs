@@ -1,7 +1,7 @@
 //! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
 //! give (virtualization, extended state, debug store) is not shown.
 
-use crate::vm::clock;
+use crate::vm::{clock, paravirtual_eoi};
 use addr::ApicId;
 
 /// The four registers of one CPUID leaf.
@@ -24,6 +24,8 @@ pub struct Context {
     pub apic_id: ApicId,
     /// Its local APIC is enabled by IA32_APIC_BASE: otherwise CPUID does not show one.
     pub apic_enabled: bool,
+    /// Software does everything for the local APIC, and offers to end interrupts without an exit.
+    pub paravirtual_eoi: bool,
     /// The frequency of the time-stamp counter, and of the virtual APIC's timer input, in kHz.
     pub tsc_khz: u32,
 }
@@ -96,7 +98,10 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
         0x4000_0000 => named(HIGHEST_HYPERVISOR, NAME),
         // A second interface, which more guests know.
         clock::CPUID_BASE => named(clock::CPUID_FEATURES, clock::NAME),
-        clock::CPUID_FEATURES => Leaf { eax: clock::FEATURES, ..Leaf::default() },
+        clock::CPUID_FEATURES => {
+            let eoi = if context.paravirtual_eoi { paravirtual_eoi::FEATURE } else { 0 };
+            Leaf { eax: clock::FEATURES | eoi, ..Leaf::default() }
+        }
         HIGHEST_HYPERVISOR => Leaf { eax: context.tsc_khz, ebx: context.tsc_khz, ..Leaf::default() },
         0x8000_0000 => {
             let own = processor(leaf, 0);
@@ -159,7 +164,8 @@ mod tests {
     use super::*;
 
     const ALL: Leaf = Leaf { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX };
-    const CONTEXT: Context = Context { apic_id: ApicId(3), apic_enabled: true, tsc_khz: 2_500_000 };
+    const CONTEXT: Context =
+        Context { apic_id: ApicId(3), apic_enabled: true, paravirtual_eoi: false, tsc_khz: 2_500_000 };
 
     fn ask(leaf: u32, subleaf: u32) -> Leaf {
         answer(leaf, subleaf, &CONTEXT, |_, _| ALL)

@@ -13,6 +13,7 @@ use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, MAX_LENGTH, RegisterFile};
 use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect};
 use crate::vm::memory::GuestMemoryAccess;
+use crate::vm::paravirtual_eoi::ParavirtualEoi;
 use crate::vm::platform::{Outcome, Platform, Services};
 use addr::{GuestPhys, PAGE_SIZE};
 use alloc::format;
@@ -119,6 +120,7 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             let context = cpuid::Context {
                 apic_id: platform.apic.id(),
                 apic_enabled: platform.apic.mode() != local_apic::Mode::Disabled,
+                paravirtual_eoi: platform.paravirtual_eoi.is_some(),
                 tsc_khz,
             };
             let Leaf { eax, ebx, ecx, edx } = cpuid::answer(leaf, subleaf, &context, cpuid::of_processor);
@@ -135,6 +137,9 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
                 IA32_EFER => Ok(vcpu.control().efer),
                 IA32_PAT => Ok(vcpu.page_attribute_table()),
                 _ if Clock::owns_msr(index) => Ok(platform.clock.read(index)),
+                _ if ParavirtualEoi::owns_msr(index) => {
+                    platform.paravirtual_eoi.as_ref().map(ParavirtualEoi::read).ok_or(local_apic::GeneralProtection)
+                }
                 _ => platform.msrs.read(index, &mut platform.apic, now),
             };
             match value {
@@ -150,6 +155,10 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             let done = match index {
                 IA32_EFER => vcpu.write_efer(value).ok().map(|()| None),
                 IA32_PAT => vcpu.set_page_attribute_table(value).ok().map(|()| None),
+                _ if ParavirtualEoi::owns_msr(index) => {
+                    let Platform { paravirtual_eoi, memory, .. } = platform;
+                    paravirtual_eoi.as_mut().and_then(|eoi| eoi.write(value, memory).ok()).map(|()| None)
+                }
                 _ if Clock::owns_msr(index) => {
                     let counter = clock::Counter { now, offset: platform.msrs.time_stamp_offset(), khz: tsc_khz };
                     platform.clock.write(index, value, counter, &mut platform.memory).ok().map(|()| None)

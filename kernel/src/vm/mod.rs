@@ -14,6 +14,7 @@ pub mod local_apic;
 pub mod memory;
 pub mod memory_map;
 pub mod msr;
+pub mod paravirtual_eoi;
 pub mod pci;
 pub mod platform;
 pub mod rom;

@@ -10,6 +10,7 @@ use crate::vm::local_apic::{self, LocalApic};
 use crate::vm::memory::{GuestMemory, GuestMemoryAccess};
 use crate::vm::memory_map::IO_APIC;
 use crate::vm::msr::Msrs;
+use crate::vm::paravirtual_eoi::ParavirtualEoi;
 use crate::vm::pci::{GuestPciBus, PciEffect, TrappedRead, TrappedWrite};
 use crate::vm::rom;
 use crate::vm::serial::{self, SerialPort};
@@ -87,6 +88,8 @@ pub struct Platform<M = GuestMemory> {
     pub msrs: Msrs,
     /// Its clock.
     pub clock: Clock,
+    /// Its ends of interrupts without an exit; `None` where its processor does them by itself.
+    pub paravirtual_eoi: Option<ParavirtualEoi>,
     /// The port, if any, by which the guest ends with a status: the register of QEMU's isa-debug-exit.
     pub debug_exit_port: Option<u16>,
     /// The port, if any, where the guest asks for an interrupt that takes the way of a device's.
@@ -101,8 +104,19 @@ impl<M: GuestMemoryAccess> Platform<M> {
         let apic = LocalApic::new(ApicId(0), true, physical_address_bits);
         let serial = SerialPort::default();
         let io_apic = IoApic::new(acpi::IO_APIC_ID);
-        let (msrs, clock) = (Msrs::default(), Clock::default());
-        Self { memory, apic, pci, msrs, clock, debug_exit_port: None, doorbell_port: None, serial, io_apic }
+        let (msrs, clock, paravirtual_eoi) = (Msrs::default(), Clock::default(), None);
+        Self {
+            memory,
+            apic,
+            pci,
+            msrs,
+            clock,
+            paravirtual_eoi,
+            debug_exit_port: None,
+            doorbell_port: None,
+            serial,
+            io_apic,
+        }
     }
 
     /// A read of `bytes` bytes (1, 2 or 4) from an I/O port. A port where nothing is reads as all ones.
@@ -242,6 +256,20 @@ impl<M: GuestMemoryAccess> Platform<M> {
                 self.raise(request);
             }
             effect => host.apic_effect(effect),
+        }
+    }
+
+    /// The last thing before the guest runs.
+    pub fn before_entry(&mut self) {
+        if let Some(eoi) = &mut self.paravirtual_eoi {
+            eoi.before_entry(&self.apic, &mut self.memory);
+        }
+    }
+
+    /// The first thing after it ran.
+    pub fn after_exit(&mut self) {
+        if let Some(eoi) = &mut self.paravirtual_eoi {
+            eoi.after_exit(&mut self.apic, &self.memory);
         }
     }
 

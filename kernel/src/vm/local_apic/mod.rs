@@ -232,6 +232,13 @@ impl LocalApic {
         Some(vector)
     }
 
+    /// Whether the interrupt in service can end without anybody's knowing at once: it was an edge, and nothing is
+    /// requested that could be delivered then.
+    pub fn can_end_silently(&self) -> bool {
+        let in_service = self.registers.highest(ISR).filter(|vector| !self.registers.contains(TMR, *vector));
+        in_service.is_some() && self.registers.highest(IRR).is_none()
+    }
+
     /// The task priority register: class in bits 7:4.
     pub fn tpr(&self) -> u8 {
         self.registers.read(TPR) as u8
