@@ -1,10 +1,12 @@
 //! Bringing a unit up, step by step. Each step checks that the steps that it needs have been taken.
 
 use crate::error::{Error, Step};
+use crate::interface::Interface;
 use crate::interrupts::InterruptTable;
 use crate::queue::Queue;
+use crate::ring::{QueueLayout, Ring};
 use crate::spec::interrupt::DestinationMode;
-use crate::spec::invalidation::Descriptor;
+use crate::spec::invalidation::{Descriptor, DescriptorWidth};
 use crate::spec::registers::*;
 use crate::wait::{Clock, Deadline, wait_for};
 use crate::{DmaMemory, Registers, Unit};
@@ -42,7 +44,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// # Errors
     /// [`Error::Timeout`]; [`Error::OutOfOrder`] once the driver's own queue is on.
     pub fn stop_firmware(&mut self) -> Result<(), Error> {
-        if self.queue.is_some() {
+        if self.interface.is_some() {
             return Err(Error::OutOfOrder { step: Step::StopQueue, needs: "that the unit is not yet set up" });
         }
         self.mask_fault_interrupt();
@@ -88,32 +90,48 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
     }
 
-    /// Turns the invalidation queue on.
+    /// Turns the invalidation queue on, one page of 128-bit descriptors. A unit that has none (ECAP.QI = 0) is told to
+    /// forget by registers from here on; it cannot remap interrupts.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] before [`Self::mask_and_clear_faults`] or a second time, [`Error::OutOfMemory`],
     /// [`Error::QueueHeadNotZero`], [`Error::Timeout`].
     pub fn enable_queue<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
+        self.enable_queue_with(memory, QueueLayout::LEGACY)
+    }
+
+    /// As [`Self::enable_queue`], with a ring of another size or with 256-bit descriptors.
+    ///
+    /// # Errors
+    /// Those of [`Self::enable_queue`]; [`Error::Unsupported`] for 256-bit descriptors without ECAP.SMTS.
+    pub fn enable_queue_with<M: DmaMemory>(&mut self, memory: &mut M, layout: QueueLayout) -> Result<(), Error> {
         let step = Step::EnableQueue;
         if !self.faults_cleared {
             // A queue error from before would keep the queue from starting.
             return Err(Error::OutOfOrder { step, needs: "mask_and_clear_faults" });
         }
-        if self.queue.is_some() {
+        if self.interface.is_some() {
             return Err(Error::OutOfOrder { step, needs: "that the queue is off" });
         }
-        let ring = self.allocate(memory, step, 1, PAGE_SIZE)?;
+        if !self.capabilities.queued_invalidation() {
+            self.interface = Some(Interface::Registers);
+            return Ok(());
+        }
+        if layout.width == DescriptorWidth::Wide && !self.capabilities.scalable_mode() {
+            return Err(Error::Unsupported { capability: "256-bit descriptors (ECAP.SMTS)" });
+        }
+        let ring = self.allocate(memory, step, layout.pages(), PAGE_SIZE * layout.pages() as u64)?;
         let status = self.allocate(memory, step, 1, PAGE_SIZE)?;
-        let queue = Queue::new(ring, status);
+        let ring = Ring::new(ring, status, layout);
         self.registers.write(IQT, 0u64);
-        self.registers.write(IQA, queue.address_register());
+        self.registers.write(IQA, ring.address_register());
         // With the head elsewhere, hardware would run through the empty ring as soon as the queue is on.
         let head = self.registers.read(IQH);
         if head != 0 {
             return Err(Error::QueueHeadNotZero(head));
         }
         self.command(step, Global::QUEUED_INVALIDATION, true)?;
-        self.queue = Some(queue);
+        self.interface = Some(Interface::Queue(Queue::new(ring)));
         Ok(())
     }
 
@@ -138,7 +156,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// [`Error::Invalidation`].
     pub fn set_root_table<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
         let step = Step::SetRootTable;
-        if self.queue.is_none() {
+        if self.interface.is_none() {
             return Err(Error::OutOfOrder { step, needs: "the invalidation queue" });
         }
         if self.root_table.is_none() {
@@ -161,7 +179,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// gives it to hardware, and forgets all that was cached under another.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] without ECAP.IR, or for `X2Apic` without ECAP.EIM; [`Error::BadTableSize`];
+    /// [`Error::Unsupported`] without ECAP.IR or ECAP.QI, or for `X2Apic` without ECAP.EIM; [`Error::BadTableSize`];
     /// [`Error::OutOfOrder`] before [`Self::enable_queue`] or a second time; [`Error::OutOfMemory`];
     /// [`Error::Timeout`]; [`Error::Invalidation`].
     pub fn set_interrupt_table<M: DmaMemory>(
@@ -177,8 +195,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if mode == DestinationMode::X2Apic && !self.capabilities.extended_interrupt_mode() {
             return Err(Error::Unsupported { capability: "extended interrupt mode (ECAP.EIM)" });
         }
-        if self.queue.is_none() {
-            return Err(Error::OutOfOrder { step, needs: "the invalidation queue" });
+        match self.interface {
+            None => return Err(Error::OutOfOrder { step, needs: "the invalidation queue" }),
+            // Nothing else invalidates the interrupt entry cache.
+            Some(Interface::Registers) => {
+                return Err(Error::Unsupported { capability: "queued invalidation (ECAP.QI)" });
+            }
+            Some(Interface::Queue(_)) => {}
         }
         if self.interrupt_table.is_some() {
             return Err(Error::OutOfOrder { step, needs: "that there is no interrupt table yet" });

@@ -57,18 +57,29 @@ pub enum QueueError {
         /// IQH_REG as last read.
         head: u64,
     },
-    /// FSTS.IQE: hardware refused a descriptor. It has been replaced and the queue goes on, but what it should have
-    /// invalidated is still cached.
+    /// FSTS.IQE: hardware refused a descriptor and the one that says more in its place. A harmless one has taken its
+    /// place and the queue goes on, but what it should have invalidated is still cached.
     Refused {
         /// Index of the descriptor in the queue.
         index: u16,
         /// The descriptor as it stood there.
         descriptor: Descriptor,
+        /// IQERCD_REG as read: why (IQEI, bits 3:0), where the unit says.
+        record: u64,
     },
-    /// FSTS.ITE: a device did not answer an invalidation of its device-TLB.
-    DeviceTimeout,
-    /// FSTS.ICE: a device answered an invalidation that was not asked.
-    DeviceCompletion,
+    /// FSTS.ITE: a device did not answer an invalidation of its device-TLB. All else that was asked is done.
+    DeviceTimeout {
+        /// The device; `None` where invalidations time out again and again and no device is to be found.
+        source: Option<Bdf>,
+    },
+    /// An invalidation by register was not done: it stays in progress (ICC, IVT), or the granularity that was performed
+    /// reads 0 (CAIG, IAIG).
+    NotPerformed {
+        /// The specification's name of the register.
+        register: &'static str,
+        /// The register as last read.
+        value: u64,
+    },
     /// No room: hardware consumes nothing, or more was submitted than the queue holds.
     Full {
         /// IQH_REG as last read.
@@ -76,13 +87,13 @@ pub enum QueueError {
         /// The driver's tail, as an index.
         tail: u16,
     },
+    /// The queue has not been turned on.
+    Off,
     /// IQH_REG names no descriptor of the queue.
     BadHead {
         /// IQH_REG as read.
         head: u64,
     },
-    /// So many waits have timed out that no status word is left which a late completion cannot reach.
-    Exhausted,
 }
 
 /// Why the driver did not do what it was asked. Nothing is half done: what was not completed denies.
@@ -127,6 +138,9 @@ pub enum Error {
     CompatibilityFormatNotBlocked(u32),
     /// An invalidation failed.
     Invalidation(QueueError),
+    /// A device did not answer an invalidation of its device-TLB, or answered what was not asked. It has been isolated:
+    /// it reaches nothing, and nothing of it is cached. All else that was asked is done; asking again says so.
+    DeviceIsolated(Bdf),
     /// An earlier invalidation failed; stale translations may exist, and nothing new is assigned.
     Poisoned,
     /// The domain id is 0 (reserved in caching mode) or not below CAP.ND.
@@ -164,14 +178,17 @@ impl fmt::Display for QueueError {
                 f,
                 "wait not completed: status {last:#x}, expected {expected:#x}; FSTS_REG {fault_status:#x}, IQH_REG {head:#x}"
             ),
-            Self::Refused { index, descriptor } => {
-                write!(f, "descriptor {index} refused (IQE): {:#018x} {:#018x}", descriptor.low, descriptor.high)
+            Self::Refused { index, descriptor: Descriptor { low, high }, record } => {
+                write!(f, "descriptor {index} refused (IQE): {low:#018x} {high:#018x}; IQERCD_REG {record:#x}")
             }
-            Self::DeviceTimeout => write!(f, "device-TLB invalidation timed out (ITE)"),
-            Self::DeviceCompletion => write!(f, "unexpected device-TLB invalidation completion (ICE)"),
+            Self::DeviceTimeout { source: Some(source) } => {
+                write!(f, "the device-TLB of {source} did not answer (ITE)")
+            }
+            Self::DeviceTimeout { source: None } => write!(f, "device-TLB invalidations time out (ITE)"),
+            Self::NotPerformed { register, value } => write!(f, "{register} {value:#x}: nothing was invalidated"),
             Self::Full { head, tail } => write!(f, "queue full: IQH_REG {head:#x}, tail index {tail}"),
+            Self::Off => write!(f, "the queue is off"),
             Self::BadHead { head } => write!(f, "IQH_REG {head:#x} names no descriptor of the queue"),
-            Self::Exhausted => write!(f, "too many waits timed out"),
         }
     }
 }
@@ -191,6 +208,7 @@ impl fmt::Display for Error {
                 write!(f, "compatibility-format interrupts pass: GSTS_REG {status:#x}")
             }
             Self::Invalidation(error) => write!(f, "invalidation failed: {error}"),
+            Self::DeviceIsolated(source) => write!(f, "the device-TLB of {source} failed; the device is isolated"),
             Self::Poisoned => write!(f, "an earlier invalidation failed; the unit assigns nothing more"),
             Self::DomainOutOfRange(domain) => write!(f, "domain id {domain} is out of range"),
             Self::BadTable(table) => write!(f, "{table} is no second-stage table"),

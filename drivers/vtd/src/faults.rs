@@ -30,7 +30,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// [`Error::OutOfOrder`] before [`Self::stop_firmware`] (what is on could fault again) and once the driver's own
     /// queue is on (its errors are not to be cleared by accident; use [`Self::drain_faults`]).
     pub fn mask_and_clear_faults(&mut self) -> Result<(), Error> {
-        if !self.is_stopped() || self.queue.is_some() {
+        if !self.is_stopped() || self.interface.is_some() {
             return Err(Error::OutOfOrder { step: Step::ClearFaults, needs: "stop_firmware, and the queue off" });
         }
         self.set_fault_interrupt_masked(true);

@@ -1,12 +1,15 @@
 //! Invalidation of translations, and the proof that it is complete.
 
-use crate::error::{Error, Step};
+use crate::error::Error;
 use crate::spec::capability::Capabilities;
 use crate::spec::invalidation::{Descriptor, Drain};
 use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
 use addr::{DomainId, HostPhys, Iova, PAGE_SIZE};
 use paging::{InputAddress, Invalidation, InvalidationComplete};
+
+/// The most descriptors for one range. More cost hardware more than walking the rest of the domain again.
+const MAXIMUM_BLOCKS: u64 = 4;
 
 /// What of the IOTLB to invalidate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,27 +32,44 @@ pub enum IotlbInvalidation {
 }
 
 impl IotlbInvalidation {
-    /// The descriptor for it: page-selective where the smallest aligned block that covers the range is within
-    /// CAP.MAMV, else the whole domain. `None` when the range is empty.
-    pub(crate) fn descriptor(self, capabilities: Capabilities) -> Option<Descriptor> {
+    /// The fewest descriptors for it: page-selective where the smallest aligned blocks that cover the range, each within
+    /// CAP.MAMV, are no more than [`MAXIMUM_BLOCKS`], else the whole domain. None when the range is empty.
+    pub(crate) fn descriptors(self, capabilities: Capabilities) -> impl Iterator<Item = Descriptor> {
         let drain = Drain { writes: capabilities.write_draining(), reads: capabilities.read_draining() };
+        let (mut next, mut left) = (0, 0);
+        let (mut whole, mut pages) = (None, None);
         match self {
-            Self::Global => Some(Descriptor::iotlb_global(drain)),
-            Self::Domain(domain) => Some(Descriptor::iotlb_domain(domain, drain)),
-            Self::Range { bytes: 0, .. } => None,
+            Self::Global => whole = Some(Descriptor::iotlb_global(drain)),
+            Self::Domain(domain) => whole = Some(Descriptor::iotlb_domain(domain, drain)),
+            Self::Range { bytes: 0, .. } => {}
             Self::Range { domain, start, bytes, leaves_only } => {
                 let first = start.as_u64() / PAGE_SIZE;
                 let last = start.as_u64().saturating_add(bytes - 1) / PAGE_SIZE;
-                // The number of low bits in which first and last page differ: the block's size as a power of two.
-                let mask = (u64::BITS - (first ^ last).leading_zeros()) as u8;
-                if capabilities.page_selective_invalidation() && mask <= capabilities.maximum_address_mask() {
-                    let block = Iova::new((first >> mask << mask) * PAGE_SIZE);
-                    Some(Descriptor::iotlb_pages(domain, block, mask, leaves_only, drain))
+                // A page's number has 52 bits, and so has a block at most.
+                let largest = capabilities.maximum_address_mask().min(52);
+                let blocks = (last >> largest) - (first >> largest) + 1;
+                if capabilities.page_selective_invalidation() && blocks <= MAXIMUM_BLOCKS {
+                    pages = Some((domain, last, largest, leaves_only));
+                    (next, left) = (first, blocks);
                 } else {
-                    Some(Descriptor::iotlb_domain(domain, drain))
+                    whole = Some(Descriptor::iotlb_domain(domain, drain));
                 }
             }
         }
+        core::iter::from_fn(move || {
+            if let Some(whole) = whole.take() {
+                return Some(whole);
+            }
+            let (domain, last, largest, leaves_only) = pages.filter(|_| left != 0)?;
+            left -= 1;
+            let first = next;
+            let end = (first | ((1 << largest) - 1)).min(last);
+            // The number of low bits in which first and last page differ: the block's size as a power of two.
+            let mask = (u64::BITS - (first ^ end).leading_zeros()) as u8;
+            next = end + 1;
+            let block = Iova::new((first >> mask << mask) * PAGE_SIZE);
+            Some(Descriptor::iotlb_pages(domain, block, mask, leaves_only, drain))
+        })
     }
 }
 
@@ -80,18 +100,6 @@ impl<I: InputAddress> InvalidationComplete<I> for IotlbInvalidated {
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {
-    /// Submits a batch; a failure poisons the unit.
-    pub(crate) fn submit<M: DmaMemory>(&mut self, memory: &mut M, batch: &[Descriptor]) -> Result<(), Error> {
-        let Some(queue) = self.queue.as_mut() else {
-            return Err(Error::OutOfOrder { step: Step::Invalidate, needs: "the invalidation queue" });
-        };
-        let outcome = queue.submit(&mut self.registers, &self.clock, self.timeout_us, self.capabilities, memory, batch);
-        if outcome.is_err() {
-            self.poisoned = true;
-        }
-        Ok(outcome?)
-    }
-
     /// Makes the unit notice a change of a second-stage table that is cached under `domain`: invalidates what the
     /// change asks for, and where mappings were only added, only what a unit of this kind needs for that.
     ///
@@ -136,23 +144,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         memory: &mut M,
         what: impl IntoIterator<Item = IotlbInvalidation>,
     ) -> Result<(), Error> {
-        const CHUNK: usize = 32;
         let capabilities = self.capabilities;
-        let mut batch = [Descriptor::iotlb_global(Drain::default()); CHUNK];
-        let mut count = 0;
-        for descriptor in what.into_iter().filter_map(|what| what.descriptor(capabilities)) {
-            if count == CHUNK {
-                self.submit(memory, &batch)?;
-                count = 0;
-            }
-            if let Some(place) = batch.get_mut(count) {
-                *place = descriptor;
-                count += 1;
-            }
-        }
-        match batch.get(..count) {
-            Some(rest) if !rest.is_empty() => self.submit(memory, rest),
-            _ => Ok(()),
-        }
+        let mut descriptors = what.into_iter().flat_map(|what| what.descriptors(capabilities));
+        let submitted = self.begin(memory, &mut descriptors)?;
+        self.complete(memory, submitted)
     }
 }

@@ -17,11 +17,16 @@
 mod bring_up;
 mod error;
 mod faults;
+mod interface;
 mod interrupts;
+mod invalidation;
 mod iotlb;
 mod memory;
 pub mod posted;
 mod queue;
+mod recovery;
+mod register_invalidation;
+mod ring;
 pub mod spec;
 mod tables;
 mod unit;
@@ -37,9 +42,11 @@ pub use interrupts::{Handle, HandleBlock, Message, PostedRoute, Route, io_apic_e
 pub use iotlb::{IotlbInvalidated, IotlbInvalidation};
 pub use memory::DmaMemory;
 pub use posted::PostedInterruptDescriptor;
+pub use ring::QueueLayout;
 pub use spec::capability::{Capabilities, Levels};
 pub use spec::fault::{FaultKind, FaultReason, FaultRecord};
 pub use spec::interrupt::{DestinationMode, Polarity, Trigger};
+pub use spec::invalidation::DescriptorWidth;
 pub use spec::registers::Global;
 pub use unit::Unit;
 pub use wait::{Clock, DEFAULT_TIMEOUT_US};

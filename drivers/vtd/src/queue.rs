@@ -1,208 +1,206 @@
-//! The invalidation queue: 256 descriptors of 128 bits, one wait descriptor and one tail write for a batch
-//! (section 6.5.2).
+//! The invalidation queue (section 6.5.2): batches of descriptors, one wait descriptor and one tail write each.
 //!
 //! A batch is complete when its wait descriptor has written the batch's sequence number to the status word of the
-//! current generation. Head equal to tail would say *fetched*, not *done*. The status words are in a page that
-//! belongs to the unit for ever, and a wait that timed out starts a new generation with a word of its own: a
-//! completion that comes late finds the old word, where nobody looks, and never completes a later wait.
+//! current generation. Head equal to tail would say *fetched*, not *done*. The status words are in a page that belongs
+//! to the unit for ever; sequence numbers are never used twice, and a wait that was given up starts a new generation
+//! with another word: a completion that comes late finds a word where nobody looks, or a number that is too small, and
+//! never completes a later wait.
+//!
+//! What has been submitted and is not known to be done stays in the ring, so that it can be submitted again
+//! ([`crate::recovery`]); so at most half of the ring is under way, and a batch that is longer is cut into several.
 
 use crate::error::QueueError;
-use crate::memory::{at, publish};
-use crate::spec::capability::Capabilities;
-use crate::spec::invalidation::{DESCRIPTOR_BYTES, Descriptor};
-use crate::spec::registers::{FSTS, FaultStatus, IQ_INDEX_MASK, IQ_INDEX_SHIFT, IQH, IQT, Window};
+use crate::recovery::{Recovery, Sources};
+use crate::ring::{Port, Ring};
+use crate::spec::invalidation::Descriptor;
+use crate::spec::registers::{FSTS, FaultStatus, IQH, Window};
 use crate::wait::{Clock, Deadline};
 use crate::{DmaMemory, Registers};
-use addr::HostPhys;
-use core::sync::atomic::{Ordering, fence};
 
-/// Descriptors in the queue: one page of them.
-pub(crate) const ENTRIES: u16 = 256;
-/// The most descriptors of one batch. One place holds the batch's wait, and one stays empty: a full ring would look
-/// empty (IQH = IQT).
-pub(crate) const MAX_BATCH: usize = ENTRIES as usize - 2;
-/// Status words in the status page; the last takes what nobody awaits.
-const GENERATIONS: u16 = 511;
+/// A batch that hardware has been told of: which sequence numbers its waits write.
+#[must_use = "nothing is done before the batch is complete"]
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Submitted {
+    first: u32,
+    last: u32,
+}
+
+impl Submitted {
+    /// A batch of nothing, or one that is done already.
+    pub(crate) const NOTHING: Self = Self { first: 1, last: 0 };
+}
 
 /// The driver's side of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    ring: HostPhys,
-    status: HostPhys,
-    /// Index at which the next descriptor goes.
-    tail: u16,
-    /// Hardware's head as last known; it may be further.
-    head: u16,
-    /// Which status word is awaited.
-    generation: u16,
-    /// What the last wait descriptor writes to it.
+    ring: Ring,
+    /// What the last wait descriptor writes to the status word.
     sequence: u32,
+    /// Up to here everything is done or has failed.
+    settled: u32,
+    /// The failure of the sequence numbers from the first to the second.
+    failure: Option<(u32, u32, QueueError)>,
+    suspects: Sources,
+}
+
+/// Whether a status word that holds `last` says that `expected` is complete. Numbers wrap.
+fn reached(last: u32, expected: u32) -> bool {
+    last.wrapping_sub(expected) as i32 >= 0
 }
 
 impl Queue {
-    /// A queue over two zeroed pages.
-    pub(crate) fn new(ring: HostPhys, status: HostPhys) -> Self {
-        Self { ring, status, tail: 0, head: 0, generation: 0, sequence: 0 }
+    /// A queue in an empty ring.
+    pub(crate) fn new(ring: Ring) -> Self {
+        Self { ring, sequence: 0, settled: 0, failure: None, suspects: Sources::default() }
     }
 
-    /// The value for IQA_REG: address, 128-bit descriptors (DW = 0), one page (QS = 0).
-    pub(crate) fn address_register(&self) -> u64 {
-        self.ring.as_u64()
-    }
-
-    /// Submits a batch and waits until all of it is done. An error means that some of it may not be.
-    pub(crate) fn submit<R: Registers, C: Clock, M: DmaMemory>(
+    /// Gives hardware a batch, in several pieces if it is longer than half of the ring; all but the last are then
+    /// awaited. An error means that not all of it was given.
+    pub(crate) fn begin<R: Registers, C: Clock, M: DmaMemory>(
         &mut self,
-        window: &mut Window<R>,
-        clock: &C,
-        timeout_us: u64,
-        capabilities: Capabilities,
+        port: &mut Port<'_, R, C>,
         memory: &mut M,
-        batch: &[Descriptor],
-    ) -> Result<(), QueueError> {
-        if batch.len() > MAX_BATCH {
-            return Err(QueueError::Full { head: window.read(IQH), tail: self.tail });
+        batch: &mut dyn Iterator<Item = Descriptor>,
+    ) -> Result<Submitted, QueueError> {
+        let first = self.sequence.wrapping_add(1);
+        let mut open = false;
+        for descriptor in batch {
+            if !self.ring.takes(1) {
+                if open {
+                    self.close(port, memory);
+                }
+                // A device that does not answer is told of in the end, and keeps nothing else from being done.
+                match self.settle(port, memory) {
+                    Ok(()) | Err(QueueError::DeviceTimeout { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // This one and the wait.
+            self.ring.reserve(port.window, 2)?;
+            self.ring.push(memory, port.capabilities, descriptor);
+            open = true;
         }
-        if self.generation >= GENERATIONS {
-            return Err(QueueError::Exhausted);
+        if open {
+            self.close(port, memory);
         }
-        self.reserve(window, batch.len() as u16 + 1)?;
-        for &descriptor in batch {
-            self.push(memory, capabilities, descriptor);
-        }
-        self.sequence = self.sequence.wrapping_add(1);
-        self.push(memory, capabilities, Descriptor::wait(self.word(self.generation), self.sequence));
-        // The descriptors before the tail: a unit that fetches early would otherwise execute what was there before.
-        fence(Ordering::SeqCst);
-        window.write(IQT, u64::from(self.tail) << IQ_INDEX_SHIFT);
+        Ok(Submitted { first, last: self.sequence })
+    }
 
-        let outcome = self.complete(window, clock, timeout_us, capabilities, memory);
-        if outcome.is_err() {
-            // Whatever of this generation is still under way must never be taken for the completion of a later wait.
-            self.generation += 1;
-            self.sequence = 0;
+    /// Waits until a batch is done. With it is all that was begun before or since. An error means that it may not be.
+    pub(crate) fn complete<R: Registers, C: Clock, M: DmaMemory>(
+        &mut self,
+        port: &mut Port<'_, R, C>,
+        memory: &mut M,
+        submitted: Submitted,
+    ) -> Result<(), QueueError> {
+        if submitted.first == submitted.last.wrapping_add(1) {
+            return Ok(());
         }
+        if !reached(self.settled, submitted.last) {
+            // What fails is remembered below.
+            let _ = self.settle(port, memory);
+        }
+        match self.failure {
+            Some((first, last, error)) if reached(last, submitted.first) && reached(submitted.last, first) => {
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The devices that failed an invalidation since the last call.
+    pub(crate) fn take_suspects(&mut self) -> Sources {
+        core::mem::take(&mut self.suspects)
+    }
+
+    /// Ends a batch with its wait, and tells hardware.
+    fn close<R: Registers, C, M: DmaMemory>(&mut self, port: &mut Port<'_, R, C>, memory: &mut M) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let wait = Descriptor::wait(self.ring.status_word(), self.sequence);
+        self.ring.push(memory, port.capabilities, wait);
+        self.ring.tell(port.window);
+    }
+
+    /// Waits for all that is under way, and remembers what failed.
+    fn settle<R: Registers, C: Clock, M: DmaMemory>(
+        &mut self,
+        port: &mut Port<'_, R, C>,
+        memory: &mut M,
+    ) -> Result<(), QueueError> {
+        if self.settled == self.sequence {
+            return Ok(());
+        }
+        let outcome = self.poll(port, memory);
+        if let Err(error) = outcome {
+            let first = match self.failure {
+                // Whoever has not asked yet is told of the later failure too: once too often, never once too seldom.
+                Some((first, last, _)) if last == self.settled => first,
+                _ => self.settled.wrapping_add(1),
+            };
+            self.failure = Some((first, self.sequence, error));
+        }
+        self.settled = self.sequence;
         outcome
     }
 
-    /// Makes sure that `count` descriptors fit without overrunning hardware's head.
-    fn reserve<R: Registers>(&mut self, window: &Window<R>, count: u16) -> Result<(), QueueError> {
-        if self.free() < count {
-            let head = window.read(IQH);
-            self.head = Self::index(head).ok_or(QueueError::BadHead { head })?;
-            if self.free() < count {
-                return Err(QueueError::Full { head, tail: self.tail });
-            }
-        }
-        Ok(())
-    }
-
-    /// Places between tail and head, less the one that stays empty.
-    fn free(&self) -> u16 {
-        (self.head + ENTRIES - self.tail - 1) % ENTRIES
-    }
-
-    fn index(register: u64) -> Option<u16> {
-        let index = register >> IQ_INDEX_SHIFT & IQ_INDEX_MASK;
-        (index < u64::from(ENTRIES)).then_some(index as u16)
-    }
-
-    fn word(&self, generation: u16) -> HostPhys {
-        at(self.status, u64::from(generation) * 8)
-    }
-
-    fn place(&self, index: u16) -> HostPhys {
-        at(self.ring, u64::from(index) * DESCRIPTOR_BYTES)
-    }
-
-    fn push<M: DmaMemory>(&mut self, memory: &mut M, capabilities: Capabilities, descriptor: Descriptor) {
-        self.write(memory, capabilities, self.tail, descriptor);
-        // The wrap belongs to the index that IQT gets as well: one past the ring is an invalid tail (IQE).
-        self.tail = (self.tail + 1) % ENTRIES;
-    }
-
-    fn write<M: DmaMemory>(&self, memory: &mut M, capabilities: Capabilities, index: u16, descriptor: Descriptor) {
-        let place = self.place(index);
-        memory.write_u64(place, descriptor.low);
-        memory.write_u64(at(place, 8), descriptor.high);
-        publish(memory, capabilities, place, DESCRIPTOR_BYTES);
-    }
-
     /// Polls the status word, and what can go wrong meanwhile.
-    fn complete<R: Registers, C: Clock, M: DmaMemory>(
+    fn poll<R: Registers, C: Clock, M: DmaMemory>(
         &mut self,
-        window: &mut Window<R>,
-        clock: &C,
-        timeout_us: u64,
-        capabilities: Capabilities,
+        port: &mut Port<'_, R, C>,
         memory: &mut M,
     ) -> Result<(), QueueError> {
-        let deadline = Deadline::new(clock, timeout_us);
-        let wait = (self.tail + ENTRIES - 1) % ENTRIES;
-        let mut failure = None;
-        loop {
-            let late = deadline.passed(clock);
-            // Hardware writes the 32 bits at the word's address.
-            let last = memory.read_u64(self.word(self.generation)) as u32;
-            let done = last == self.sequence;
-            let status = FaultStatus::from_bits_retain(window.read(FSTS));
-            // All ones is a unit that has gone, and not seven errors at once.
-            if status.bits() == u32::MAX {
-                return Err(self.timeout(window, last));
-            }
-            if status.contains(FaultStatus::IQE) && !done {
-                let refused = self.replace_refused(window, capabilities, memory)?;
-                let own_wait = matches!(refused, QueueError::Refused { index, .. } if index == wait);
-                failure.get_or_insert(refused);
-                if own_wait {
-                    break;
-                }
-            }
-            if status.contains(FaultStatus::ICE) {
-                window.clear(FSTS, FaultStatus::ICE.bits());
-                failure.get_or_insert(QueueError::DeviceCompletion);
-            }
-            if status.contains(FaultStatus::ITE) {
-                // Hardware drops the waits that are under way when a device does not answer (section 6.5.2.10):
-                // waiting on would only burn the time.
-                window.clear(FSTS, FaultStatus::ITE.bits());
-                failure.get_or_insert(QueueError::DeviceTimeout);
-                break;
-            }
-            if done {
-                // Everything before the wait is done, so the whole ring is free.
-                self.head = self.tail;
-                break;
-            }
-            if late {
-                let timeout = self.timeout(window, last);
-                failure.get_or_insert(timeout);
-                break;
-            }
-            clock.relax();
+        let mut recovery = Recovery::default();
+        let outcome = self.poll_with(&mut recovery, port, memory);
+        recovery.suspects.iter().for_each(|source| {
+            self.suspects.add(source);
+        });
+        if let Err(error) = outcome {
+            // Whatever of this generation is still under way must never be taken for the completion of a later wait, and
+            // is not submitted again.
+            self.ring.next_generation();
+            self.ring.set_pending(self.ring.tail());
+            return Err(recovery.failure.unwrap_or(error));
         }
-        failure.map_or(Ok(()), Err)
+        // Everything before the wait is done.
+        self.ring.all_done();
+        recovery.failure.map_or(Ok(()), Err)
+    }
+
+    fn poll_with<R: Registers, C: Clock, M: DmaMemory>(
+        &mut self,
+        recovery: &mut Recovery,
+        port: &mut Port<'_, R, C>,
+        memory: &mut M,
+    ) -> Result<(), QueueError> {
+        let mut deadline = Deadline::new(port.clock, port.timeout_us);
+        loop {
+            let late = deadline.passed(port.clock);
+            // Hardware writes the 32 bits at the word's address.
+            let last = memory.read_u64(self.ring.status_word()) as u32;
+            let status = FaultStatus::from_bits_retain(port.window.read(FSTS));
+            // All ones is a unit that has gone, and not seven errors at once.
+            let gone = status.bits() == u32::MAX;
+            if status.contains(FaultStatus::ICE) && !gone {
+                recovery.note_stray_answer(port);
+            }
+            if reached(last, self.sequence) {
+                return Ok(());
+            }
+            if late || gone {
+                return Err(self.timeout(port.window, last));
+            }
+            if status.contains(FaultStatus::IQE) {
+                recovery.replace_refused(&self.ring, port, memory)?;
+            } else if status.contains(FaultStatus::ITE) {
+                recovery.submit_again(&mut self.ring, port, memory)?;
+                deadline = Deadline::new(port.clock, port.timeout_us);
+            } else {
+                port.clock.relax();
+            }
+        }
     }
 
     fn timeout<R: Registers>(&self, window: &Window<R>, last: u32) -> QueueError {
         QueueError::Timeout { expected: self.sequence, last, fault_status: window.read(FSTS), head: window.read(IQH) }
-    }
-
-    /// Puts a harmless wait in the place of the descriptor at which hardware stands, then clears IQE. In this order:
-    /// clearing IQE makes hardware fetch from its head again.
-    fn replace_refused<R: Registers, M: DmaMemory>(
-        &mut self,
-        window: &mut Window<R>,
-        capabilities: Capabilities,
-        memory: &mut M,
-    ) -> Result<QueueError, QueueError> {
-        let head = window.read(IQH);
-        let index = Self::index(head).ok_or(QueueError::BadHead { head })?;
-        let place = self.place(index);
-        let descriptor = Descriptor { low: memory.read_u64(place), high: memory.read_u64(at(place, 8)) };
-        self.write(memory, capabilities, index, Descriptor::wait(self.word(GENERATIONS), 0));
-        fence(Ordering::SeqCst);
-        window.clear(FSTS, FaultStatus::IQE.bits());
-        Ok(QueueError::Refused { index, descriptor })
     }
 }

@@ -75,6 +75,20 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         entry.is_present().then(|| (entry.domain(), entry.table()))
     }
 
+    /// Makes a context entry not present, without telling hardware; answers what invalidates it, or `None` if there was
+    /// nothing.
+    pub(crate) fn deny<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Option<[Descriptor; 2]> {
+        let entry = self.context_entry(memory, source)?;
+        let old = read(memory, entry);
+        if !old.is_present() {
+            return None;
+        }
+        store(memory, self.capabilities, entry, 0);
+        let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
+        let domain = old.domain();
+        Some([Descriptor::context_cache_device(domain, source), Descriptor::iotlb_domain(domain, drain)])
+    }
+
     /// Makes a context entry not present and forgets it.
     fn withdraw<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf, entry: HostPhys) -> Result<(), Error> {
         let old = read(memory, entry);

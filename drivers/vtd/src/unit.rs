@@ -1,9 +1,9 @@
 //! A remapping unit, and how it is commanded.
 
 use crate::error::{Error, Step};
+use crate::interface::Interface;
 use crate::interrupts::InterruptTable;
 use crate::memory::publish;
-use crate::queue::Queue;
 use crate::spec::capability::Capabilities;
 use crate::spec::registers::*;
 use crate::wait::{Clock, DEFAULT_TIMEOUT_US, read_present, wait_for};
@@ -20,7 +20,8 @@ pub struct Unit<R, C> {
     pub(crate) firmware: Global,
     pub(crate) stopped: bool,
     pub(crate) faults_cleared: bool,
-    pub(crate) queue: Option<Queue>,
+    /// How the unit is told to forget, once it can be.
+    pub(crate) interface: Option<Interface>,
     pub(crate) root_table: Option<HostPhys>,
     /// Whether hardware uses `root_table`, so that a change of it needs an invalidation.
     pub(crate) root_table_set: bool,
@@ -34,8 +35,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// Looks at a unit; changes nothing.
     ///
     /// # Errors
-    /// [`Error::Absent`] when nothing answers, [`Error::Unsupported`] without queued invalidation or a second stage
-    /// of 3, 4 or 5 levels: such a unit is left alone and its devices stay unassigned.
+    /// [`Error::Absent`] when nothing answers, [`Error::Unsupported`] without a second stage of 3, 4 or 5 levels: such a
+    /// unit is left alone and its devices stay unassigned.
     pub fn probe(registers: R, clock: C) -> Result<Self, Error> {
         let registers = Window::new(registers);
         read_present(&registers, VER, u32::MAX)?;
@@ -43,9 +44,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         let ecap = read_present(&registers, ECAP, u64::MAX)?;
         let status = read_present(&registers, GSTS, u32::MAX)?;
         let capabilities = Capabilities { cap, ecap };
-        if !capabilities.queued_invalidation() {
-            return Err(Error::Unsupported { capability: "queued invalidation (ECAP.QI)" });
-        }
         if capabilities.second_stage_levels().is_none() {
             return Err(Error::Unsupported { capability: "a second stage (CAP.SAGAW)" });
         }
@@ -61,7 +59,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             firmware: Global::from_bits_retain(status),
             stopped: false,
             faults_cleared: false,
-            queue: None,
+            interface: None,
             root_table: None,
             root_table_set: false,
             translation: false,

@@ -195,8 +195,25 @@ pub const IEDATA: Register<u32, ReadWrite> = Register::at(0xa4, "IEDATA_REG");
 pub const IEADDR: Register<u32, ReadWrite> = Register::at(0xa8, "IEADDR_REG");
 /// Invalidation event upper address (0xac, 32-bit, RW). Section 11.4.9.8.
 pub const IEUADDR: Register<u32, ReadWrite> = Register::at(0xac, "IEUADDR_REG");
+/// Invalidation queue error record (0xb0, 64-bit, RO; reads 0 on units older than it): IQEI (3:0) why the queue stopped,
+/// ITESID (47:32) which device did not answer, ICESID (63:48) which answered what was not asked. Section 11.4.9.9.
+pub const IQERCD: Register<u64, ReadOnly> = Register::at(0xb0, "IQERCD_REG");
 /// Interrupt remapping table address (0xb8, 64-bit, RW). Section 11.4.10.
 pub const IRTA: Register<u64, ReadWrite> = Register::at(0xb8, "IRTA_REG");
+
+/// Invalidate address (64-bit, WO) at ECAP.IRO. Section 11.4.6.3.
+pub const fn iva(base: u16) -> Register<u64, WriteOnly> {
+    Register::at(base, "IVA_REG")
+}
+
+/// IOTLB invalidate (64-bit, RW) eight bytes above it; ignored by hardware while queued invalidation is on. `None`
+/// outside the 64 KiB that an offset can name. Section 11.4.6.2.
+pub const fn iotlb(base: u16) -> Option<Register<u64, ReadWrite>> {
+    match base.checked_add(8) {
+        Some(offset) => Some(Register::at(offset, "IOTLB_REG")),
+        None => None,
+    }
+}
 
 /// The low half of the fault recording register `index`, at `base` bytes (CAP.FRO): the fault's address (64-bit,
 /// RO). `None` outside the 64 KiB that an offset can name. Section 11.4.7.6.
@@ -298,9 +315,19 @@ pub const EVENT_CONTROL_PENDING: u32 = 1 << 30;
 pub const PMEN_ENABLE: u32 = 1 << 31;
 /// PMEN: protected region status (bit 0, RO).
 pub const PMEN_STATUS: u32 = 1 << 0;
-/// IQH and IQT: the descriptor index stands in bits 18:4 with 128-bit descriptors.
-pub const IQ_INDEX_SHIFT: u32 = 4;
-/// IQH and IQT: mask of the index once shifted.
-pub const IQ_INDEX_MASK: u64 = 0x7fff;
+/// IQH and IQT: a byte offset into the queue, in bits 18:4.
+pub const IQ_OFFSET_MASK: u64 = 0x7_fff0;
+/// IQERCD: where ITESID begins.
+pub const IQERCD_ITESID_SHIFT: u32 = 32;
+/// IQERCD: where ICESID begins.
+pub const IQERCD_ICESID_SHIFT: u32 = 48;
+/// CCMD: command in progress (ICC, bit 63).
+pub const CCMD_BUSY: u64 = 1 << 63;
+/// CCMD: what was done (CAIG, bits 60:59); 0 is nothing.
+pub const CCMD_DONE: u64 = 3 << 59;
+/// IOTLB: command in progress (IVT, bit 63).
+pub const IOTLB_BUSY: u64 = 1 << 63;
+/// IOTLB: what was done (IAIG, bits 58:57); 0 is nothing.
+pub const IOTLB_DONE: u64 = 3 << 57;
 /// IRTA: extended interrupt mode enable (bit 11): destinations are 32-bit x2APIC ids.
 pub const IRTA_EIME: u64 = 1 << 11;

@@ -23,6 +23,10 @@ pub enum Event {
     Store(u64, u64),
     Exchange(u64),
     Executed(u64, u64),
+    /// A descriptor that hardware would not execute.
+    Refused(u64, u64),
+    /// A device did not answer.
+    Silent(u16),
 }
 
 pub struct Inner {
@@ -36,6 +40,7 @@ pub struct Inner {
     pub iqh: u64,
     pub iqt: u64,
     pub iqa: u64,
+    pub iqercd: u64,
     pub others: BTreeMap<u16, u64>,
     pub records: Vec<(u64, u64)>,
     /// Bits of the global command that hardware does not act on.
@@ -43,10 +48,17 @@ pub struct Inner {
     pub pmen_stuck: bool,
     /// The queue executes nothing.
     pub stalled: bool,
-    /// Descriptors of this type (low 4 bits) are refused with IQE.
-    pub refused_type: Option<u64>,
+    /// Descriptors whose low half is so under the mask are refused with IQE.
+    pub refused: Option<(u64, u64)>,
     /// FSTS bits to set, once, instead of executing the next wait that writes a status.
     pub device_error: u32,
+    /// Not once, but for ever.
+    pub endless_timeouts: bool,
+    /// Devices that do not answer invalidations of their device-TLB, and what IQERCD then says of them.
+    pub silent: Vec<u16>,
+    pub names_silent: bool,
+    /// What an invalidation by register reports as done: granularities as asked, or nothing.
+    pub performs: bool,
     /// Waits are executed, but their status writes are held back here.
     pub late: Option<Vec<(u64, u32)>>,
     pub memory: BTreeMap<u64, u64>,
@@ -94,13 +106,18 @@ impl Fake {
             iqh: 0,
             iqt: 0,
             iqa: 0,
+            iqercd: 0,
             others: BTreeMap::new(),
             records: super::std::vec![(0, 0); records],
             ignored: 0,
             pmen_stuck: false,
             stalled: false,
-            refused_type: None,
+            refused: None,
             device_error: 0,
+            endless_timeouts: false,
+            silent: Vec::new(),
+            names_silent: true,
+            performs: true,
             late: None,
             memory: BTreeMap::new(),
             written_back: BTreeMap::new(),
@@ -181,22 +198,42 @@ impl Inner {
     }
 
     pub fn run_queue(&mut self) {
-        let in_flight = (self.iqt + 4096 - self.iqh % 4096) % 4096 / 16;
+        let (ring, bytes) = (4096 << (self.iqa & 7), if self.iqa & 0x800 != 0 { 32 } else { 16 });
+        let in_flight = (self.iqt + ring - self.iqh % ring) % ring / bytes;
         self.max_in_flight = self.max_in_flight.max(in_flight);
-        assert!(self.iqt < 4096 && self.iqt.is_multiple_of(16), "bad tail {:#x}", self.iqt);
+        assert!(self.iqt < ring && self.iqt.is_multiple_of(bytes), "bad tail {:#x}", self.iqt);
         while !self.stalled && self.gsts & 1 << 26 != 0 && self.fsts & 0x50 == 0 && self.iqh != self.iqt {
-            let base = self.iqa & !0xfff;
-            let (low, high) = (self.hardware_read(base + self.iqh), self.hardware_read(base + self.iqh + 8));
-            if self.refused_type == Some(low & 0xf) || !(1..=5).contains(&(low & 0xf)) {
+            let at = (self.iqa & !0xfff) + self.iqh;
+            let (low, high) = (self.hardware_read(at), self.hardware_read(at + 8));
+            if bytes == 32 {
+                assert_eq!((self.hardware_read(at + 16), self.hardware_read(at + 24)), (0, 0), "reserved");
+            }
+            let refused = self.refused.is_some_and(|(mask, value)| low & mask == value);
+            if refused || !(1..=5).contains(&(low & 0xf)) {
+                self.log.push(Event::Refused(low, high));
+                self.iqercd = self.iqercd & !0xf | 4;
                 self.fsts |= 1 << 4;
                 return;
             }
             if low & 0xf == 5 && self.device_error != 0 {
-                self.fsts |= core::mem::take(&mut self.device_error);
+                self.fsts |= self.device_error;
+                if !self.endless_timeouts {
+                    self.device_error = 0;
+                }
                 if self.fsts & 1 << 6 != 0 {
-                    self.iqh = (self.iqh + 16) % 4096;
+                    self.iqh = (self.iqh + bytes) % ring;
                     return;
                 }
+            }
+            if low & 0xf == 3 && self.silent.contains(&((low >> 32) as u16)) {
+                self.log.push(Event::Silent((low >> 32) as u16));
+                self.iqercd &= !(0xffff << 32);
+                if self.names_silent {
+                    self.iqercd |= low & 0xffff << 32;
+                }
+                self.fsts |= 1 << 6;
+                self.iqh = (self.iqh + bytes) % ring;
+                return;
             }
             self.log.push(Event::Executed(low, high));
             if low & 0xf == 5 {
@@ -207,7 +244,7 @@ impl Inner {
                     None => self.status_write(high, data),
                 }
             }
-            self.iqh = (self.iqh + 16) % 4096;
+            self.iqh = (self.iqh + bytes) % ring;
         }
     }
 
@@ -246,6 +283,8 @@ impl Registers for Fake {
             0x10 => inner.ecap,
             0x80 => inner.iqh,
             0x88 => inner.iqt,
+            0xb0 => inner.iqercd,
+            0x28 | 0xf8 => inner.others.get(&offset).copied().unwrap_or(0),
             FAULT_RECORDS.. => {
                 let record = inner.records[usize::from(offset - FAULT_RECORDS) / 16];
                 if offset.is_multiple_of(16) { record.0 } else { record.1 }
@@ -283,6 +322,14 @@ impl Registers for Fake {
                 inner.run_queue();
             }
             0x90 => inner.iqa = value,
+            0xf0 => drop(inner.others.insert(offset, value)),
+            0x28 | 0xf8 => {
+                assert_eq!(inner.gsts & 1 << 26, 0, "ignored while the queue is on");
+                assert_ne!(value >> 63, 0, "nothing is asked");
+                let (busy, done) =
+                    (u64::from(inner.stalled) << 63, u64::from(inner.performs) << if offset == 0x28 { 59 } else { 57 });
+                inner.others.insert(offset, value & !(1 << 63) | busy | done);
+            }
             FAULT_RECORDS.. => {
                 assert_eq!(offset % 16, 8, "the low half of a record is read-only");
                 let index = usize::from(offset - FAULT_RECORDS) / 16;

@@ -1,5 +1,8 @@
+use super::fake::TestUnit;
 use super::fake::{CAP, ECAP, Event, Fake};
+use super::std::vec::Vec;
 use crate::spec::invalidation::Descriptor;
+use crate::{DescriptorWidth, QueueLayout};
 use crate::{Error, IotlbInvalidation, QueueError};
 use addr::{DomainId, Iova};
 
@@ -36,20 +39,39 @@ fn a_batch_has_one_wait_and_one_tail_write() {
 }
 
 #[test]
-fn a_range_is_invalidated_by_the_smallest_block_that_covers_it() {
+fn a_range_is_invalidated_by_the_fewest_blocks_that_cover_it() {
     let caps = crate::Capabilities { cap: CAP, ecap: ECAP };
-    let descriptor = |start, bytes| range(start, bytes).descriptor(caps).unwrap();
-    assert_eq!(descriptor(0x1000, 0x1000).high, 0x1000);
-    assert_eq!(descriptor(0x1000, 0x2000).high, 2, "pages 1 and 2 are in block 0 to 3 only");
-    assert_eq!(descriptor(0x2000, 0x2000).high, 0x2001);
-    assert_eq!(descriptor(0x1fff, 2).high, 2, "a byte of each page");
-    assert_eq!(descriptor(0x20_0000, 0x20_0000).high, 0x20_0009);
-    assert_eq!(descriptor(0x4000_0000, 0x4000_0000).high, 0x4000_0012);
-    assert_eq!(descriptor(0x1000, 0x1000).low, 0x5_00f2, "page-selective, drained");
-    assert_eq!(descriptor(0, 0x4000_1000).low, 0x5_00e2, "beyond MAMV: the domain");
-    assert_eq!(descriptor(u64::MAX - 10, u64::MAX).low, 0x5_00f2, "no overflow");
+    let all = |caps, start, bytes| range(start, bytes).descriptors(caps).map(|d| (d.low, d.high)).collect::<Vec<_>>();
+    let of = |start, bytes| all(caps, start, bytes).into_iter().map(|(_, high)| high).collect::<Vec<_>>();
+    assert_eq!(of(0x1000, 0x1000), [0x1000]);
+    assert_eq!(of(0x1000, 0x2000), [2], "pages 1 and 2 are in block 0 to 3 only");
+    assert_eq!(of(0x2000, 0x2000), [0x2001]);
+    assert_eq!(of(0x1fff, 2), [2], "a byte of each page");
+    assert_eq!(of(0x20_0000, 0x20_0000), [0x20_0009]);
+    assert_eq!(of(0x4000_0000, 0x4000_0000), [0x4000_0012], "262144 pages are one descriptor");
+    assert_eq!(all(caps, 0x1000, 0x1000), [(0x5_00f2, 0x1000)], "page-selective, drained");
+    assert_eq!(of(0, 0x4000_1000), [0x12, 0x4000_0000], "beyond MAMV: two blocks");
+    assert_eq!(of(0x3fff_f000, 0x2000), [0x3fff_f000, 0x4000_0000], "across a boundary, two pages and no more");
+}
+
+#[test]
+fn a_range_of_many_blocks_is_the_domain() {
+    let caps = crate::Capabilities { cap: CAP, ecap: ECAP };
+    let all = |caps, start, bytes| range(start, bytes).descriptors(caps).map(|d| (d.low, d.high)).collect::<Vec<_>>();
+    assert_eq!(all(caps, 0, 4 << 30).len(), 4);
+    assert_eq!(all(caps, 0, (4 << 30) + 1), [(0x5_00e2, 0)]);
+    assert_eq!(all(caps, u64::MAX - 10, u64::MAX), [(0x5_00f2, !0xfff)], "no overflow");
+    assert_eq!(all(caps, 0x1000, 0), []);
     let without = crate::Capabilities { cap: CAP & !(1 << 39 | 3 << 54), ecap: ECAP };
-    assert_eq!(range(0x1000, 0x1000).descriptor(without).unwrap().low, 0x5_0022, "no PSI, no draining");
+    assert_eq!(all(without, 0x1000, 0x1000), [(0x5_0022, 0)], "no PSI, no draining");
+    let small = crate::Capabilities { cap: CAP & !(0x3f << 48), ecap: ECAP };
+    assert_eq!(
+        all(small, 0x1000, 0x4000).iter().map(|&(_, high)| high).collect::<Vec<_>>(),
+        [0x1000, 0x2000, 0x3000, 0x4000]
+    );
+    assert_eq!(all(small, 0x1000, 0x5000), [(0x5_00e2, 0)]);
+    let large = crate::Capabilities { cap: CAP | 0x3f << 48, ecap: ECAP };
+    assert_eq!(all(large, 0, u64::MAX), [(0x5_00f2, 52)]);
 }
 
 #[test]
@@ -78,6 +100,67 @@ fn a_stuck_queue_is_never_overrun() {
     });
     assert!(full.is_some());
     fake.inner(|inner| assert!(inner.max_in_flight > 200 && inner.max_in_flight < 256, "{}", inner.max_in_flight));
+    // Once hardware works again, it finds every descriptor that it was given, and then there is room.
+    fake.inner(|inner| {
+        inner.stalled = false;
+        inner.run_queue();
+    });
+    unit.invalidate_iotlb(&mut memory, [DOMAIN; 31]).unwrap();
+}
+
+/// A unit whose queue is laid out so, and that is otherwise not set up.
+fn queue_of(fake: &Fake, layout: QueueLayout) -> (TestUnit, Fake) {
+    let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+    unit.stop_firmware().unwrap();
+    unit.mask_and_clear_faults().unwrap();
+    unit.enable_queue_with(&mut memory, layout).unwrap();
+    fake.take_log();
+    (unit, memory)
+}
+
+#[test]
+fn queues_of_every_size_and_width_work_through_batches_of_any_length() {
+    for (size, width) in [
+        (0, DescriptorWidth::Narrow),
+        (0, DescriptorWidth::Wide),
+        (3, DescriptorWidth::Wide),
+        (7, DescriptorWidth::Narrow),
+    ] {
+        let layout = QueueLayout { size, width };
+        let fake = Fake::with(CAP, ECAP | 1 << 43);
+        let (mut unit, mut memory) = queue_of(&fake, layout);
+        assert_eq!(
+            fake.inner(|inner| inner.iqa & 0xfff),
+            u64::from(size) | u64::from(width == DescriptorWidth::Wide) << 11
+        );
+        assert_eq!(
+            fake.inner(|inner| inner.iqa) & !0xfff & (4096 * layout.pages() as u64 - 1),
+            0,
+            "aligned to its size"
+        );
+        assert_eq!(u64::from(layout.places()), (4096 << size) / width.bytes());
+        let half = usize::from(layout.places()) / 2;
+        for length in [1, half - 2, half - 1, half, 3 * half + 7] {
+            for _ in 0..5 {
+                unit.invalidate_iotlb(&mut memory, (0..length).map(|_| DOMAIN)).unwrap();
+                let log = fake.take_log();
+                assert_eq!(Fake::executed(&log).len(), length, "{layout:?}");
+                let tails = log.iter().filter(|event| matches!(event, Event::Write64(0x88, _))).count();
+                assert_eq!(tails, length.div_ceil(half - 1), "{layout:?}: {length}");
+            }
+        }
+        fake.inner(|inner| assert!(inner.max_in_flight < u64::from(layout.places())));
+    }
+}
+
+#[test]
+fn wide_descriptors_need_scalable_mode() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+    unit.stop_firmware().unwrap();
+    unit.mask_and_clear_faults().unwrap();
+    let layout = QueueLayout { size: 0, width: DescriptorWidth::Wide };
+    assert!(matches!(unit.enable_queue_with(&mut memory, layout), Err(Error::Unsupported { .. })));
 }
 
 #[test]
@@ -97,61 +180,240 @@ fn a_completion_that_comes_late_completes_no_later_wait() {
 }
 
 #[test]
-fn waits_without_end_that_time_out_do_not_reuse_a_word() {
+fn waits_without_end_that_time_out_end_when_hardware_answers_again() {
     let fake = Fake::new();
     let (mut unit, mut memory) = fake.up();
     fake.inner(|inner| inner.late = Some(Default::default()));
-    for _ in 0..511 {
+    let mut words = Vec::new();
+    for _ in 0..1100 {
         let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
         assert!(matches!(result, Err(Error::Invalidation(QueueError::Timeout { .. }))), "{result:?}");
+        let (word, data) = fake.inner(|inner| inner.late.replace(Default::default())).unwrap()[0];
+        assert!(!words.contains(&(word, data)), "a number is never used twice");
+        assert!(!words.iter().rev().take(500).any(|&(earlier, _)| earlier == word), "words take turns");
+        words.push((word, data));
     }
-    let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
-    assert_eq!(result, Err(Error::Invalidation(QueueError::Exhausted)));
+    // All completions of the past arrive, the last ones first.
+    fake.inner(|inner| words.iter().rev().for_each(|&(address, data)| inner.status_write(address, data)));
+    assert!(unit.invalidate_iotlb(&mut memory, [DOMAIN]).is_err());
+    fake.inner(|inner| inner.late = None);
+    unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
 }
 
 #[test]
-fn a_refused_descriptor_is_named_and_replaced_and_the_queue_goes_on() {
+fn a_refused_descriptor_is_done_by_one_that_says_more() {
     let fake = Fake::new();
     let (mut unit, mut memory) = fake.up();
     fake.inner(|inner| {
-        inner.refused_type = Some(2);
+        // Page-selective IOTLB invalidations.
+        inner.refused = Some((0x3f, 0x32));
         inner.fsts = 1;
     });
-    let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
-    let Err(Error::Invalidation(QueueError::Refused { descriptor, .. })) = result else { panic!("{result:?}") };
-    assert_eq!(descriptor, Descriptor { low: 0x5_00e2, high: 0 });
-    assert!(unit.is_poisoned());
+    unit.invalidate_iotlb(&mut memory, [DOMAIN, range(0x1000, 0x1000), DOMAIN]).unwrap();
+    assert!(!unit.is_poisoned(), "all that was asked is done");
     let log = fake.take_log();
+    assert_eq!(Fake::executed(&log), [0x5_00e2, 0xd2, 0x5_00e2], "in its place, and so in its order");
     let clear = log.iter().position(|&event| event == Event::Write32(0x34, 0x10)).expect("IQE alone is cleared");
     let replace = log.iter().rposition(|event| matches!(event, Event::Store(..))).unwrap();
     assert!(replace < clear, "clearing IQE makes hardware fetch again");
-    fake.inner(|inner| inner.refused_type = None);
+    assert_eq!(fake.inner(|inner| inner.fsts), 1, "PFO is not the queue's to clear");
+}
+
+#[test]
+fn every_type_of_descriptor_has_one_that_says_more() {
+    let source = addr::Bdf::from_u16(0x1234);
+    let (pages, drain) = (Iova::new(0x5000), crate::spec::invalidation::Drain { writes: true, reads: true });
+    for (part, whole) in [
+        (Descriptor::context_cache_device(DomainId(7), source), Descriptor::context_cache_global()),
+        (Descriptor::context_cache_domain(DomainId(7)), Descriptor::context_cache_global()),
+        (Descriptor::iotlb_pages(DomainId(7), pages, 0, true, drain), Descriptor::iotlb_global(drain)),
+        (Descriptor::interrupt_entry_cache_index(5, 0), Descriptor::interrupt_entry_cache_global()),
+        (
+            Descriptor::device_tlb_pages(source, source, 1, pages, 0),
+            Descriptor::device_tlb_pages(source, source, 1, pages, 64),
+        ),
+    ] {
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        // What is refused is the part, by what tells it from the whole.
+        let told_apart = part.low ^ whole.low;
+        fake.inner(|inner| inner.refused = Some((0xf | told_apart, part.low & (0xf | told_apart))));
+        if told_apart == 0 {
+            // Device-TLB descriptors differ in their high halves, which the fake does not look at: both are refused.
+            assert!(matches!(unit.submit(&mut memory, &[part]), Err(Error::Invalidation(QueueError::Refused { .. }))));
+            let log = fake.take_log();
+            assert!(
+                log.contains(&Event::Refused(part.low, part.high))
+                    && log.contains(&Event::Refused(whole.low, whole.high))
+            );
+            continue;
+        }
+        unit.submit(&mut memory, &[part]).unwrap();
+        let log = fake.take_log();
+        assert!(log.contains(&Event::Refused(part.low, part.high)));
+        assert!(log.contains(&Event::Executed(whole.low, whole.high)), "{part:x?}");
+    }
+}
+
+#[test]
+fn what_is_refused_in_every_form_is_named_and_the_rest_is_done() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.refused = Some((0xf, 2)));
+    let context = Descriptor::context_cache_global();
+    let iotlb = Descriptor::iotlb_domain(DomainId(5), Default::default());
+    let result = unit.submit(&mut memory, &[iotlb, context]);
+    let Err(Error::Invalidation(QueueError::Refused { descriptor, record, .. })) = result else { panic!("{result:?}") };
+    assert_eq!((descriptor, record), (Descriptor { low: 0xd2, high: 0 }, 4));
+    assert_eq!(Fake::executed(&fake.take_log()), [context.low]);
+    assert!(unit.is_poisoned());
+    fake.inner(|inner| inner.refused = None);
     unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
+    fake.take_log();
+    unit.recover(&mut memory).unwrap();
+    assert_eq!(Fake::executed(&fake.take_log()), [0x11, 0xd2, 0x04]);
+    assert!(!unit.is_poisoned());
+}
+
+#[test]
+fn a_unit_that_forgets_nothing_stays_poisoned() {
+    for refused in [1, 2, 4] {
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        unit.poison();
+        fake.inner(|inner| inner.refused = Some((0xf, refused)));
+        assert!(unit.recover(&mut memory).is_err());
+        assert!(unit.is_poisoned());
+    }
 }
 
 #[test]
 fn a_refused_wait_ends_the_wait() {
     let fake = Fake::new();
     let (mut unit, mut memory) = fake.up();
-    fake.inner(|inner| inner.refused_type = Some(5));
+    fake.inner(|inner| inner.refused = Some((0xf, 5)));
     let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
     assert!(matches!(result, Err(Error::Invalidation(QueueError::Refused { .. }))), "{result:?}");
     let attempts = fake.take_log().iter().filter(|&&event| event == Event::Write32(0x34, 0x10)).count();
     assert_eq!(attempts, 1, "nothing is gained by having it refused again and again");
 }
 
+/// A device-TLB invalidation of a device.
+fn device_tlb(source: u16) -> Descriptor {
+    let source = addr::Bdf::from_u16(source);
+    Descriptor::device_tlb_pages(source, source, 0, Iova::new(0x1000), 0)
+}
+
 #[test]
-fn errors_of_device_tlbs_are_cleared_one_by_one_and_reported() {
-    for (bit, error) in [(1 << 6, QueueError::DeviceTimeout), (1 << 5, QueueError::DeviceCompletion)] {
+fn a_device_that_does_not_answer_keeps_nothing_else_from_being_done() {
+    for named in [true, false] {
+        for before in 0..120 {
+            let fake = Fake::new();
+            let (mut unit, mut memory) = fake.up();
+            // The window falls on every place of the ring.
+            for _ in 0..before {
+                unit.submit(&mut memory, &[Descriptor::context_cache_global()]).unwrap();
+            }
+            unit.assign(
+                &mut memory,
+                addr::Bdf::from_u16(0x20),
+                DomainId(9),
+                addr::HostPhys::new(0x9000),
+                crate::Levels::Four,
+            )
+            .unwrap();
+            fake.take_log();
+            fake.inner(|inner| (inner.silent, inner.names_silent, inner.fsts) = ([0x20].into(), named, 1));
+            let iotlb = Descriptor::iotlb_domain(DomainId(5), Default::default());
+            let batch = [device_tlb(0x20), device_tlb(0x30), iotlb, device_tlb(0x20)];
+            let batch = if named { &batch[..] } else { &batch[2..] };
+            assert_eq!(unit.submit(&mut memory, batch), Err(Error::DeviceIsolated(addr::Bdf::from_u16(0x20))));
+            let log = fake.take_log();
+            let asked = log.iter().filter(|&&event| event == Event::Silent(0x20)).count();
+            assert_eq!(asked, 1, "who does not answer is not asked again");
+            let executed = Fake::executed(&log);
+            assert!(executed.contains(&iotlb.low), "{executed:x?}");
+            assert!(!named || executed.contains(&device_tlb(0x30).low), "{executed:x?}");
+            // The device reaches nothing any more, and hardware has forgotten it.
+            assert_eq!(unit.assignment(&memory, addr::Bdf::from_u16(0x20)), None);
+            assert!(executed.ends_with(&[0x20_0009_0031, 0x9_00e2]), "{executed:x?}");
+            assert!(!unit.is_poisoned(), "others are not concerned");
+            assert_eq!(fake.inner(|inner| inner.fsts), 1, "ITE alone is cleared");
+            unit.submit(&mut memory, &[device_tlb(0x30), iotlb]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn several_devices_that_do_not_answer_are_found_one_by_one() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    let silent: Vec<u16> = (1..=6).map(|number| number << 3).collect();
+    for (number, source) in silent.iter().enumerate() {
+        let (domain, table) = (DomainId(number as u16 + 1), addr::HostPhys::new((number as u64 + 1) << 12));
+        unit.assign(&mut memory, addr::Bdf::from_u16(*source), domain, table, crate::Levels::Four).unwrap();
+    }
+    fake.take_log();
+    fake.inner(|inner| inner.silent = silent.clone());
+    let batch: Vec<_> = (1..=20).map(|number| device_tlb(number << 3)).collect();
+    assert!(matches!(unit.submit(&mut memory, &batch), Err(Error::DeviceIsolated(_))));
+    let executed = Fake::executed(&fake.take_log());
+    for source in 1..=20 {
+        let answered = executed.contains(&device_tlb(source << 3).low);
+        assert_eq!(answered, source > 6, "{source}");
+        assert!(source > 6 || unit.assignment(&memory, addr::Bdf::from_u16(source << 3)).is_none());
+    }
+    assert!(!unit.is_poisoned());
+}
+
+#[test]
+fn hardware_that_times_out_without_end_is_given_up() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| (inner.device_error, inner.endless_timeouts) = (1 << 6, true));
+    let result = unit.submit(&mut memory, &[Descriptor::context_cache_global()]);
+    assert_eq!(result, Err(Error::Invalidation(QueueError::DeviceTimeout { source: None })));
+    assert!(unit.is_poisoned());
+}
+
+#[test]
+fn a_timeout_for_no_reason_loses_nothing() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| {
+        inner.device_error = 1 << 6;
+        inner.fsts |= 1;
+    });
+    unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
+    assert_eq!(Fake::executed(&fake.take_log()), [0x5_00e2; 2]);
+    assert_eq!(fake.inner(|inner| inner.fsts), 1, "PFO is not the queue's to clear");
+}
+
+#[test]
+fn an_answer_to_nothing_isolates_who_gave_it() {
+    for (source, known) in [(0x20, true), (0x30, false), (0, false)] {
         let fake = Fake::new();
         let (mut unit, mut memory) = fake.up();
+        unit.assign(
+            &mut memory,
+            addr::Bdf::from_u16(0x20),
+            DomainId(9),
+            addr::HostPhys::new(0x9000),
+            crate::Levels::Four,
+        )
+        .unwrap();
         fake.inner(|inner| {
-            inner.device_error = bit;
+            inner.device_error = 1 << 5;
+            inner.iqercd = source << 48;
             inner.fsts |= 1;
         });
-        assert_eq!(unit.invalidate_iotlb(&mut memory, [DOMAIN]), Err(Error::Invalidation(error)));
-        assert_eq!(fake.inner(|inner| inner.fsts), 1, "PFO is not the queue's to clear");
+        let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
+        let expected = if known { Err(Error::DeviceIsolated(addr::Bdf::from_u16(source as u16))) } else { Ok(()) };
+        assert_eq!(result, expected);
+        assert_eq!(unit.assignment(&memory, addr::Bdf::from_u16(0x20)).is_none(), known);
+        assert_eq!(fake.inner(|inner| inner.fsts), 1, "ICE is cleared, PFO is not the queue's to clear");
         unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
+        assert!(!unit.is_poisoned());
     }
 }
 

@@ -1,0 +1,12 @@
+//! The two ways in which a unit is told to forget.
+
+use crate::queue::Queue;
+
+/// How a unit is told to forget.
+#[derive(Debug)]
+pub(crate) enum Interface {
+    /// By the invalidation queue.
+    Queue(Queue),
+    /// By registers, one command at a time: a unit without ECAP.QI.
+    Registers,
+}

@@ -1,0 +1,188 @@
+//! What becomes of a queue that hardware has stopped (section 6.5.2.10).
+//!
+//! - A descriptor that it refuses (IQE): one that says more takes its place, the whole cache instead of a part, so that
+//!   what was asked is done and in its order. If that is refused too, a harmless one, and the batch has failed.
+//! - A device that does not answer (ITE): hardware has dropped waits and perhaps more, so all that is under way is
+//!   submitted again, except what is for that device. Who asked is told which device it is.
+
+use crate::error::QueueError;
+use crate::ring::{Port, Ring};
+use crate::spec::capability::Capabilities;
+use crate::spec::invalidation::{Descriptor, DescriptorType, Drain};
+use crate::spec::registers::{FSTS, FaultStatus, IQERCD, IQERCD_ICESID_SHIFT, IQERCD_ITESID_SHIFT};
+use crate::{DmaMemory, Registers};
+use addr::Bdf;
+use core::sync::atomic::{Ordering, fence};
+
+/// How often what is under way is submitted again before it is given up. Each time at least one device less is asked,
+/// unless hardware times out for no reason.
+const ATTEMPTS: u8 = 8;
+
+/// Some devices.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Sources {
+    list: [Option<Bdf>; 8],
+}
+
+impl Sources {
+    /// Adds a device; false, and nothing changed, where no more fit.
+    pub(crate) fn add(&mut self, source: Bdf) -> bool {
+        for place in &mut self.list {
+            match place {
+                Some(known) if *known == source => return true,
+                Some(_) => {}
+                None => {
+                    *place = Some(source);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    pub(crate) fn contains(&self, source: Bdf) -> bool {
+        self.list.contains(&Some(source))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Bdf> {
+        self.list.into_iter().flatten()
+    }
+}
+
+/// What one wait has met so far.
+#[derive(Default)]
+pub(crate) struct Recovery {
+    /// The first thing that was not done.
+    pub failure: Option<QueueError>,
+    /// Devices that did not answer, or answered what was not asked.
+    pub suspects: Sources,
+    silent: Sources,
+    attempts: u8,
+}
+
+impl Recovery {
+    /// A device has answered what was not asked (ICE). The queue goes on, and whatever it was that was answered, it was
+    /// nothing that is awaited.
+    pub(crate) fn note_stray_answer<R: Registers, C>(&mut self, port: &mut Port<'_, R, C>) {
+        let source = (port.window.read(IQERCD) >> IQERCD_ICESID_SHIFT) as u16;
+        port.window.clear(FSTS, FaultStatus::ICE.bits());
+        if source != 0 {
+            self.suspects.add(Bdf::from_u16(source));
+        }
+    }
+
+    /// Replaces the descriptor at which hardware stands, then clears IQE. In this order: clearing IQE makes hardware
+    /// fetch from its head again. An error means that there is no way on.
+    pub(crate) fn replace_refused<R: Registers, C, M: DmaMemory>(
+        &mut self,
+        ring: &Ring,
+        port: &mut Port<'_, R, C>,
+        memory: &mut M,
+    ) -> Result<(), QueueError> {
+        let index = ring.head(port.window)?;
+        let descriptor = ring.read(memory, index);
+        let replacement = match wider(descriptor, port.capabilities) {
+            Some(wider) => wider,
+            None => {
+                let refused = QueueError::Refused { index, descriptor, record: port.window.read(IQERCD) };
+                if descriptor.descriptor_type() == DescriptorType::Wait {
+                    // Nothing is gained by having waits refused again and again.
+                    port.window.clear(FSTS, FaultStatus::IQE.bits());
+                    return Err(refused);
+                }
+                if !ring.is_before(index, ring.pending()) {
+                    self.failure.get_or_insert(refused);
+                }
+                ring.harmless()
+            }
+        };
+        ring.write(memory, port.capabilities, index, replacement);
+        fence(Ordering::SeqCst);
+        port.window.clear(FSTS, FaultStatus::IQE.bits());
+        Ok(())
+    }
+
+    /// Submits all that is under way again, except what is for devices that do not answer, then clears ITE. An error
+    /// means that there is no way on.
+    pub(crate) fn submit_again<R: Registers, C, M: DmaMemory>(
+        &mut self,
+        ring: &mut Ring,
+        port: &mut Port<'_, R, C>,
+        memory: &mut M,
+    ) -> Result<(), QueueError> {
+        let (first, end) = (ring.pending(), ring.tail());
+        let named = (port.window.read(IQERCD) >> IQERCD_ITESID_SHIFT) as u16;
+        if named != 0 {
+            self.note_silent(Bdf::from_u16(named));
+        } else {
+            // A unit that does not say which: all that were asked.
+            let mut index = first;
+            while index != end {
+                if let Some(source) = ring.read(memory, index).device_tlb_source() {
+                    self.note_silent(source);
+                }
+                index = ring.next(index);
+            }
+        }
+        self.attempts += 1;
+        if self.attempts > ATTEMPTS {
+            port.window.clear(FSTS, FaultStatus::ITE.bits());
+            return Err(QueueError::DeviceTimeout { source: None });
+        }
+        // The waits of before may complete yet, without all that was before them: nobody looks at their word any more.
+        ring.next_generation();
+        let mut index = first;
+        while index != end {
+            if let Some(again) = self.again(ring.read(memory, index), ring) {
+                ring.reserve(port.window, 1)?;
+                ring.push(memory, port.capabilities, again);
+            }
+            index = ring.next(index);
+        }
+        // What hardware has not fetched of the first time is not to be done twice: it might not be answered again.
+        let head = ring.head(port.window)?;
+        let mut index = if ring.is_before(head, first) { first } else { head };
+        while ring.is_before(head, end) && index != end {
+            ring.write(memory, port.capabilities, index, ring.harmless());
+            index = ring.next(index);
+        }
+        ring.set_pending(end);
+        fence(Ordering::SeqCst);
+        port.window.clear(FSTS, FaultStatus::ITE.bits());
+        ring.tell(port.window);
+        Ok(())
+    }
+
+    /// What is submitted in the place of a descriptor that may have been dropped.
+    fn again(&mut self, descriptor: Descriptor, ring: &Ring) -> Option<Descriptor> {
+        if descriptor.descriptor_type() == DescriptorType::Wait {
+            return Some(Descriptor::wait(ring.status_word(), descriptor.status_data()));
+        }
+        match descriptor.device_tlb_source().filter(|source| self.silent.contains(*source)) {
+            Some(source) => {
+                self.failure.get_or_insert(QueueError::DeviceTimeout { source: Some(source) });
+                None
+            }
+            None => Some(descriptor),
+        }
+    }
+
+    fn note_silent(&mut self, source: Bdf) {
+        // Who does not fit is asked again, and noted the next time.
+        if self.silent.add(source) {
+            self.suspects.add(source);
+        }
+    }
+}
+
+/// A descriptor that invalidates more than this one, and what this one does.
+fn wider(descriptor: Descriptor, capabilities: Capabilities) -> Option<Descriptor> {
+    let drain = Drain { writes: capabilities.write_draining(), reads: capabilities.read_draining() };
+    let wider = match descriptor.descriptor_type() {
+        DescriptorType::ContextCache => Descriptor::context_cache_global(),
+        DescriptorType::Iotlb => Descriptor::iotlb_global(drain),
+        DescriptorType::InterruptEntryCache => Descriptor::interrupt_entry_cache_global(),
+        _ => descriptor.whole_device_tlb()?,
+    };
+    (wider != descriptor).then_some(wider)
+}
