@@ -145,6 +145,10 @@ pub enum Error {
     Poisoned,
     /// The domain id is 0 (reserved in caching mode) or not below CAP.ND.
     DomainOutOfRange(DomainId),
+    /// The device's assignment cannot change by one store, as was asked.
+    NotAtomic(Bdf),
+    /// The unit keeps no list of more devices with device-TLBs.
+    TooManyDeviceTlbs(Bdf),
     /// The root of a second-stage table is not a 4 KiB page below 2^52.
     BadTable(HostPhys),
     /// The unit has no second-stage tables of so many levels.
@@ -211,6 +215,8 @@ impl fmt::Display for Error {
             Self::DeviceIsolated(source) => write!(f, "the device-TLB of {source} failed; the device is isolated"),
             Self::Poisoned => write!(f, "an earlier invalidation failed; the unit assigns nothing more"),
             Self::DomainOutOfRange(domain) => write!(f, "domain id {domain} is out of range"),
+            Self::NotAtomic(source) => write!(f, "the assignment of {source} cannot change by one store"),
+            Self::TooManyDeviceTlbs(source) => write!(f, "no room for the device-TLB of {source}"),
             Self::BadTable(table) => write!(f, "{table} is no second-stage table"),
             Self::LevelsUnsupported(levels) => write!(f, "no second-stage tables of {levels} levels"),
             Self::CorruptTable(source) => write!(f, "the root entry of {source} is not the driver's"),

@@ -69,6 +69,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         };
         let mut isolated = None;
         for source in suspects.iter() {
+            self.device_tlbs.remove(source);
             if self.isolate(memory, source)? {
                 isolated = Some(source);
             }

@@ -1,6 +1,8 @@
 //! Invalidation of translations, and the proof that it is complete.
 
+use crate::device_tlb::DeviceTlbs;
 use crate::error::Error;
+use crate::queue::Submitted;
 use crate::spec::capability::Capabilities;
 use crate::spec::invalidation::{Descriptor, Drain};
 use crate::wait::Clock;
@@ -32,6 +34,27 @@ pub enum IotlbInvalidation {
 }
 
 impl IotlbInvalidation {
+    /// The domain that it is about, unless it is about all.
+    pub(crate) fn domain(self) -> Option<DomainId> {
+        match self {
+            Self::Global => None,
+            Self::Domain(domain) | Self::Range { domain, .. } => Some(domain),
+        }
+    }
+
+    /// Whether the whole domain is invalidated.
+    pub(crate) fn is_whole_domain(self, capabilities: Capabilities) -> bool {
+        match self {
+            Self::Global => false,
+            Self::Domain(_) => true,
+            Self::Range { bytes: 0, .. } => false,
+            Self::Range { start, bytes, .. } => {
+                let (_, _, blocks) = blocks(start, bytes, capabilities);
+                !capabilities.page_selective_invalidation() || blocks > MAXIMUM_BLOCKS
+            }
+        }
+    }
+
     /// The fewest descriptors for it: page-selective where the smallest aligned blocks that cover the range, each within
     /// CAP.MAMV, are no more than [`MAXIMUM_BLOCKS`], else the whole domain. None when the range is empty.
     pub(crate) fn descriptors(self, capabilities: Capabilities) -> impl Iterator<Item = Descriptor> {
@@ -42,25 +65,21 @@ impl IotlbInvalidation {
             Self::Global => whole = Some(Descriptor::iotlb_global(drain)),
             Self::Domain(domain) => whole = Some(Descriptor::iotlb_domain(domain, drain)),
             Self::Range { bytes: 0, .. } => {}
+            Self::Range { domain, .. } if self.is_whole_domain(capabilities) => {
+                whole = Some(Descriptor::iotlb_domain(domain, drain));
+            }
             Self::Range { domain, start, bytes, leaves_only } => {
-                let first = start.as_u64() / PAGE_SIZE;
-                let last = start.as_u64().saturating_add(bytes - 1) / PAGE_SIZE;
-                // A page's number has 52 bits, and so has a block at most.
-                let largest = capabilities.maximum_address_mask().min(52);
-                let blocks = (last >> largest) - (first >> largest) + 1;
-                if capabilities.page_selective_invalidation() && blocks <= MAXIMUM_BLOCKS {
-                    pages = Some((domain, last, largest, leaves_only));
-                    (next, left) = (first, blocks);
-                } else {
-                    whole = Some(Descriptor::iotlb_domain(domain, drain));
-                }
+                let (first, last, blocks) = blocks(start, bytes, capabilities);
+                pages = Some((domain, last, leaves_only));
+                (next, left) = (first, blocks);
             }
         }
+        let largest = largest_block(capabilities);
         core::iter::from_fn(move || {
             if let Some(whole) = whole.take() {
                 return Some(whole);
             }
-            let (domain, last, largest, leaves_only) = pages.filter(|_| left != 0)?;
+            let (domain, last, leaves_only) = pages.filter(|_| left != 0)?;
             left -= 1;
             let first = next;
             let end = (first | ((1 << largest) - 1)).min(last);
@@ -70,6 +89,35 @@ impl IotlbInvalidation {
             let block = Iova::new((first >> mask << mask) * PAGE_SIZE);
             Some(Descriptor::iotlb_pages(domain, block, mask, leaves_only, drain))
         })
+    }
+}
+
+/// CAP.MAMV: the largest block of one descriptor, as a power of two pages. A page's number has 52 bits.
+fn largest_block(capabilities: Capabilities) -> u8 {
+    capabilities.maximum_address_mask().min(52)
+}
+
+/// The first and the last page of a range that is not empty, and how many blocks of the largest size it touches.
+fn blocks(start: Iova, bytes: u64, capabilities: Capabilities) -> (u64, u64, u64) {
+    let first = start.as_u64() / PAGE_SIZE;
+    let last = start.as_u64().saturating_add(bytes - 1) / PAGE_SIZE;
+    let largest = largest_block(capabilities);
+    (first, last, (last >> largest) - (first >> largest) + 1)
+}
+
+impl IotlbInvalidation {
+    /// The descriptors for the device-TLBs that it concerns.
+    fn device_descriptors(self, devices: DeviceTlbs) -> impl Iterator<Item = Descriptor> {
+        let (domain, first, last) = match self {
+            Self::Global => (None, 0, u64::MAX / PAGE_SIZE),
+            Self::Domain(domain) => (Some(domain), 0, u64::MAX / PAGE_SIZE),
+            Self::Range { domain, start, bytes, .. } => {
+                let last = start.as_u64().saturating_add(bytes.saturating_sub(1)) / PAGE_SIZE;
+                (Some(domain), start.as_u64() / PAGE_SIZE, last)
+            }
+        };
+        let none = matches!(self, Self::Range { bytes: 0, .. });
+        devices.descriptors(domain, first, last).filter(move |_| !none)
     }
 }
 
@@ -144,9 +192,21 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         memory: &mut M,
         what: impl IntoIterator<Item = IotlbInvalidation>,
     ) -> Result<(), Error> {
-        let capabilities = self.capabilities;
-        let mut descriptors = what.into_iter().flat_map(|what| what.descriptors(capabilities));
-        let submitted = self.begin(memory, &mut descriptors)?;
+        let submitted = self.begin_iotlb(memory, what)?;
         self.complete(memory, submitted)
+    }
+
+    /// Tells hardware to forget parts of the IOTLB, and of the device-TLBs that were filled from there.
+    pub(crate) fn begin_iotlb<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        what: impl IntoIterator<Item = IotlbInvalidation>,
+    ) -> Result<Submitted, Error> {
+        let (capabilities, devices) = (self.capabilities, self.device_tlbs);
+        let mut descriptors = what.into_iter().flat_map(|what| {
+            // The unit's own first: a device asks again, and must not be answered from there.
+            what.descriptors(capabilities).chain(what.device_descriptors(devices))
+        });
+        self.begin(memory, &mut descriptors)
     }
 }

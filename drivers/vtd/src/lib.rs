@@ -14,7 +14,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod batch;
 mod bring_up;
+mod device_tlb;
 mod error;
 mod faults;
 mod interface;
@@ -35,7 +37,9 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Batch, BatchInvalidated, SubmittedBatch};
 pub use bring_up::{Configuration, FaultInterrupt};
+pub use device_tlb::DeviceTlb;
 pub use error::{Error, QueueError, Step};
 pub use faults::FaultDrain;
 pub use interrupts::{Handle, HandleBlock, Message, PostedRoute, Route, io_apic_entry};

@@ -1,23 +1,41 @@
 //! Root and context tables: which device is translated by which second-stage table.
 //!
-//! A table that is not there denies. A context entry is never changed while present: it is made not present by one
-//! store, what was cached of it is invalidated under the domain id that it *had*, and only then the new entry is
-//! written, its high half first and the half with the present bit last, each by one store. At no moment can hardware
-//! read one half of one entry and one half of another.
+//! A table that is not there denies. At no moment can hardware read one half of one context entry and one half of another.
+//! A present entry changes by one store: of all 128 bits where memory can do that, or of one half where the other is
+//! the same. What was cached of it is invalidated under the domain id that it *had*. Where one store does not do, the entry
+//! is made not present, what was cached is invalidated, and only then the new entry is written, its high half first and
+//! the half with the present bit last; in between the device reaches nothing. Reserved memory of firmware that the
+//! device uses must not be gone for that long: [`Unit::replace`] changes an entry by one store or not at all.
 
+use crate::device_tlb::{self, DeviceTlb};
 use crate::error::{Error, Step};
-use crate::memory::{at, store};
-use crate::spec::capability::Levels;
+use crate::memory::{at, publish, store};
+use crate::spec::capability::{Capabilities, Levels};
 use crate::spec::context::{ContextEntry, ENTRY_BYTES, PRESENT, TABLE_MASK, root_entry_low};
 use crate::spec::invalidation::{Descriptor, Drain};
 use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId, HostPhys, PAGE_SIZE};
 
+/// What a device is to reach.
+struct Assignment {
+    domain: DomainId,
+    table: HostPhys,
+    levels: Levels,
+    device_tlb: Option<DeviceTlb>,
+}
+
+/// Whether a device may reach nothing while its assignment changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    Allowed,
+    Forbidden,
+}
+
 impl<R: Registers, C: Clock> Unit<R, C> {
     /// Lets `source` reach memory by the second-stage table at `table`, and by nothing else. Replaces an assignment
-    /// that stands; between the two the device reaches nothing. When the call returns, no translation by the old one
-    /// is cached, and DMA by it is over where the unit can drain.
+    /// that stands, by one store where that can be done; otherwise, between the two, the device reaches nothing. When the
+    /// call returns, no translation by the old one is cached, and DMA by it is over where the unit can drain.
     ///
     /// Translations are cached under `domain`: two tables must never have the same one. What `table` leads to stays the
     /// caller's, and must live until the assignment is replaced or cleared.
@@ -34,6 +52,53 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         table: HostPhys,
         levels: Levels,
     ) -> Result<(), Error> {
+        self.change(memory, source, Assignment { domain, table, levels, device_tlb: None }, Gap::Allowed)
+    }
+
+    /// As [`Self::assign`], and lets the device keep translations itself. Turn its ATS on after the call, and off after
+    /// [`Self::clear`]: until then it answers invalidations. The device is then trusted with the addresses that it claims to
+    /// have been told.
+    ///
+    /// # Errors
+    /// Those of [`Self::assign`]; [`Error::Unsupported`] without ECAP.DT; [`Error::TooManyDeviceTlbs`].
+    pub fn assign_with_device_tlb<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        domain: DomainId,
+        table: HostPhys,
+        levels: Levels,
+        device_tlb: DeviceTlb,
+    ) -> Result<(), Error> {
+        self.change(memory, source, Assignment { domain, table, levels, device_tlb: Some(device_tlb) }, Gap::Allowed)
+    }
+
+    /// As [`Self::assign`], but by one store or not at all: what both the old and the new table map is reached at every
+    /// moment. It is how a device with reserved memory of firmware (RMRR) moves: that memory is mapped in both. A
+    /// device without an assignment gets its first one.
+    ///
+    /// # Errors
+    /// Those of [`Self::assign`]; [`Error::NotAtomic`], and nothing has changed: memory cannot exchange 128 bits
+    /// ([`DmaMemory::exchange_u128`]) and domain or levels differ as well as the table.
+    pub fn replace<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        domain: DomainId,
+        table: HostPhys,
+        levels: Levels,
+    ) -> Result<(), Error> {
+        self.change(memory, source, Assignment { domain, table, levels, device_tlb: None }, Gap::Forbidden)
+    }
+
+    fn change<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        assignment: Assignment,
+        gap: Gap,
+    ) -> Result<(), Error> {
+        let Assignment { domain, table, levels, device_tlb } = assignment;
         self.refuse_if_poisoned()?;
         if domain.0 == 0 || u32::from(domain.0) >= self.capabilities.domains() {
             return Err(Error::DomainOutOfRange(domain));
@@ -44,15 +109,40 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if table.as_u64() == 0 || !table.is_aligned(PAGE_SIZE) || table.as_u64() >> 52 != 0 {
             return Err(Error::BadTable(table));
         }
+        if device_tlb.is_some() && !device_tlb::supported(self.capabilities) {
+            return Err(Error::Unsupported { capability: "device-TLBs (ECAP.DT)" });
+        }
+        if device_tlb.is_some() && !self.device_tlbs.has_room(source) {
+            return Err(Error::TooManyDeviceTlbs(source));
+        }
         let entry = self.context_entry_or_create(memory, source)?;
-        self.withdraw(memory, source, entry)?;
-
-        let new = ContextEntry::new(table, levels, domain);
-        store(memory, self.capabilities, at(entry, 8), new.high);
-        store(memory, self.capabilities, entry, new.low);
-        if let Err(error) = self.announce(memory, source, domain) {
+        let old = read(memory, entry);
+        let mut new = ContextEntry::new(table, levels, domain);
+        if device_tlb.is_some() {
+            new = new.with_device_tlb();
+        }
+        let changed = if !old.is_present() {
+            self.withdraw(memory, source, entry)?;
+            store(memory, self.capabilities, at(entry, 8), new.high);
+            store(memory, self.capabilities, entry, new.low);
+            self.announce(memory, source, domain)
+        } else if exchange(memory, self.capabilities, entry, old, new) {
+            self.invalidate_assignment(memory, source, old.domain(), old.domain())
+        } else if gap == Gap::Forbidden {
+            return Err(Error::NotAtomic(source));
+        } else {
+            self.withdraw(memory, source, entry)?;
+            store(memory, self.capabilities, at(entry, 8), new.high);
+            store(memory, self.capabilities, entry, new.low);
+            self.announce(memory, source, domain)
+        };
+        if let Err(error) = changed {
             store(memory, self.capabilities, entry, 0);
             return Err(error);
+        }
+        self.device_tlbs.remove(source);
+        if let Some(device_tlb) = device_tlb {
+            self.device_tlbs.add(source, domain, device_tlb);
         }
         Ok(())
     }
@@ -84,6 +174,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             return None;
         }
         store(memory, self.capabilities, entry, 0);
+        self.device_tlbs.remove(source);
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
         let domain = old.domain();
         Some([Descriptor::context_cache_device(domain, source), Descriptor::iotlb_domain(domain, drain)])
@@ -97,11 +188,14 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             return if self.poisoned { self.invalidate_all_translations(memory) } else { Ok(()) };
         }
         store(memory, self.capabilities, entry, 0);
-        self.invalidate_assignment(memory, source, old.domain(), old.domain())
+        self.invalidate_assignment(memory, source, old.domain(), old.domain())?;
+        self.device_tlbs.remove(source);
+        Ok(())
     }
 
-    /// Invalidates a context-cache entry, and when that is done the translations of a domain: the other way round, the
-    /// IOTLB could be filled again from the cached context entry (section 6.2.2.1).
+    /// Invalidates a context-cache entry, then the translations of a domain, then those that the device has kept itself.
+    /// The other way round, each could be filled again from the one before; hardware keeps the order in which they
+    /// stand in the queue (section 6.5.2.11).
     fn invalidate_assignment<M: DmaMemory>(
         &mut self,
         memory: &mut M,
@@ -113,16 +207,19 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             // Hardware has not seen the table yet; setting it invalidates everything.
             return Ok(());
         }
-        self.submit(memory, &[Descriptor::context_cache_device(tag, source)])?;
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
-        self.submit(memory, &[Descriptor::iotlb_domain(domain, drain)])
+        let unit = [Descriptor::context_cache_device(tag, source), Descriptor::iotlb_domain(domain, drain)];
+        let submitted = self.begin(memory, &mut unit.into_iter().chain(self.device_tlbs.all_of(source)))?;
+        self.complete(memory, submitted)
     }
 
-    /// Invalidates the whole context cache, and when that is done the whole IOTLB.
+    /// Invalidates the whole context cache, then the whole IOTLB, then all device-TLBs.
     pub(crate) fn invalidate_all_translations<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
-        self.submit(memory, &[Descriptor::context_cache_global()])?;
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
-        self.submit(memory, &[Descriptor::iotlb_global(drain)])
+        let unit = [Descriptor::context_cache_global(), Descriptor::iotlb_global(drain)];
+        let devices = self.device_tlbs.descriptors(None, 0, u64::MAX / PAGE_SIZE);
+        let submitted = self.begin(memory, &mut unit.into_iter().chain(devices))?;
+        self.complete(memory, submitted)
     }
 
     /// What a unit needs to notice an entry that has become present.
@@ -158,4 +255,27 @@ impl<R: Registers, C: Clock> Unit<R, C> {
 
 fn read<M: DmaMemory>(memory: &M, entry: HostPhys) -> ContextEntry {
     ContextEntry { low: memory.read_u64(entry), high: memory.read_u64(at(entry, 8)) }
+}
+
+/// Changes a present entry by one store, if that can be done.
+fn exchange<M: DmaMemory>(
+    memory: &mut M,
+    capabilities: Capabilities,
+    entry: HostPhys,
+    old: ContextEntry,
+    new: ContextEntry,
+) -> bool {
+    if old.high == new.high {
+        store(memory, capabilities, entry, new.low);
+        return true;
+    }
+    if old.low == new.low {
+        store(memory, capabilities, at(entry, 8), new.high);
+        return true;
+    }
+    let exchanged = memory.exchange_u128(entry, [old.low, old.high], [new.low, new.high]);
+    if exchanged {
+        publish(memory, capabilities, entry, ENTRY_BYTES);
+    }
+    exchanged
 }

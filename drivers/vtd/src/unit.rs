@@ -1,5 +1,6 @@
 //! A remapping unit, and how it is commanded.
 
+use crate::device_tlb::DeviceTlbs;
 use crate::error::{Error, Step};
 use crate::interface::Interface;
 use crate::interrupts::InterruptTable;
@@ -22,6 +23,8 @@ pub struct Unit<R, C> {
     pub(crate) faults_cleared: bool,
     /// How the unit is told to forget, once it can be.
     pub(crate) interface: Option<Interface>,
+    /// Devices that cache translations themselves.
+    pub(crate) device_tlbs: DeviceTlbs,
     pub(crate) root_table: Option<HostPhys>,
     /// Whether hardware uses `root_table`, so that a change of it needs an invalidation.
     pub(crate) root_table_set: bool,
@@ -60,6 +63,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             stopped: false,
             faults_cleared: false,
             interface: None,
+            device_tlbs: DeviceTlbs::EMPTY,
             root_table: None,
             root_table_set: false,
             translation: false,

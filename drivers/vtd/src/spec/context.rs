@@ -36,6 +36,17 @@ impl ContextEntry {
         }
     }
 
+    /// The same with TT = 01b: translation requests of the device are answered, and its translated requests pass
+    /// (sections 9.3 and 4.2).
+    pub const fn with_device_tlb(self) -> Self {
+        Self { low: self.low | 1 << 2, ..self }
+    }
+
+    /// TT = 01b: the device may have a device-TLB.
+    pub const fn has_device_tlb(self) -> bool {
+        self.low >> 2 & 3 == 1
+    }
+
     /// P: whether hardware uses the entry.
     pub const fn is_present(self) -> bool {
         self.low & PRESENT != 0
@@ -64,6 +75,14 @@ mod tests {
         assert_eq!((entry.domain(), entry.table()), (DomainId(0xabcd), HostPhys::new(0x1234_5000)));
         assert_eq!(ContextEntry::new(HostPhys::new(0), Levels::Three, DomainId(1)).high & 7, 1);
         assert_eq!(ContextEntry::new(HostPhys::new(0), Levels::Five, DomainId(1)).high & 7, 3);
+    }
+
+    #[test]
+    fn device_tlbs_are_a_translation_type() {
+        let entry = ContextEntry::new(HostPhys::new(0x1000), Levels::Four, DomainId(1));
+        assert_eq!(entry.with_device_tlb(), ContextEntry { low: 0x1005, ..entry });
+        assert!(entry.with_device_tlb().has_device_tlb() && !entry.has_device_tlb());
+        assert!(!ContextEntry { low: entry.low | 3 << 2, ..entry }.has_device_tlb());
     }
 
     #[test]

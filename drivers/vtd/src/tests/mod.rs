@@ -2,10 +2,13 @@
 
 extern crate std;
 
+mod batch;
 mod bring_up;
+mod device_tlb;
 mod fake;
 mod faults;
 mod interrupts;
 mod posted;
 mod queue;
+mod registers;
 mod tables;

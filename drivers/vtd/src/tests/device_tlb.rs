@@ -1,0 +1,159 @@
+use super::fake::{CAP, CONFIGURATION, ECAP, Fake, TestUnit};
+use crate::spec::invalidation::Descriptor;
+use crate::{DeviceTlb, Error, IotlbInvalidation, Levels};
+use addr::{Bdf, DomainId, HostPhys, Iova};
+
+const SOURCE: Bdf = Bdf::from_u16(0x0100);
+const DEVICE: DeviceTlb = DeviceTlb { queue_depth: 4, physical_function: SOURCE };
+/// ECAP with DT.
+const ATS: u64 = ECAP | 1 << 2;
+
+fn assign(unit: &mut TestUnit, memory: &mut Fake, source: Bdf, domain: u16) -> Result<(), Error> {
+    let table = HostPhys::new(0x1_0000 + (u64::from(domain) << 12));
+    let device = DeviceTlb { physical_function: source, ..DEVICE };
+    unit.assign_with_device_tlb(memory, source, DomainId(domain), table, Levels::Four, device)
+}
+
+fn pages(source: Bdf, address: u64, mask: u8) -> Descriptor {
+    Descriptor::device_tlb_pages(source, source, 4, Iova::new(address), mask)
+}
+
+fn range(domain: u16, start: u64, bytes: u64) -> IotlbInvalidation {
+    IotlbInvalidation::Range { domain: DomainId(domain), start: Iova::new(start), bytes, leaves_only: false }
+}
+
+/// The device-TLB descriptors that were executed, and whether each came after an IOTLB descriptor.
+fn executed(fake: &Fake) -> super::std::vec::Vec<(Descriptor, bool)> {
+    let mut after = false;
+    let log = fake.take_log();
+    let descriptors = log.iter().filter_map(|event| match *event {
+        super::fake::Event::Executed(low, high) => Some(Descriptor { low, high }),
+        _ => None,
+    });
+    let mut seen = super::std::vec::Vec::new();
+    for descriptor in descriptors {
+        after |= descriptor.low & 0xf == 2;
+        if descriptor.low & 0xf == 3 {
+            seen.push((descriptor, after));
+        }
+    }
+    seen
+}
+
+#[test]
+fn a_device_that_caches_is_told_what_its_domain_loses_and_nothing_else() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    let (second, other) = (Bdf::from_u16(0x0108), Bdf::from_u16(0x0110));
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    assign(&mut unit, &mut memory, second, 5).unwrap();
+    assign(&mut unit, &mut memory, other, 6).unwrap();
+    fake.take_log();
+    unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x2000)]).unwrap();
+    assert_eq!(
+        executed(&fake),
+        [(pages(SOURCE, 0, 3), true), (pages(second, 0, 3), true)],
+        "pages 3 and 4: block 0 to 7"
+    );
+    unit.invalidate_iotlb(&mut memory, [range(6, 0x8000, 0x1000)]).unwrap();
+    assert_eq!(executed(&fake), [(pages(other, 0x8000, 0), true)]);
+    unit.invalidate_iotlb(&mut memory, [range(6, 0x8000, 0)]).unwrap();
+    assert_eq!(executed(&fake), []);
+    unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Domain(DomainId(6))]).unwrap();
+    assert_eq!(executed(&fake), [(pages(other, 0, 64), true)]);
+    unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Global]).unwrap();
+    assert_eq!(executed(&fake).len(), 3);
+    unit.invalidate_iotlb(&mut memory, [range(6, 0, u64::MAX)]).unwrap();
+    assert_eq!(executed(&fake), [(pages(other, 0, 64), true)], "more than a device-TLB descriptor can name");
+    unit.recover(&mut memory).unwrap();
+    assert_eq!(executed(&fake).len(), 3);
+}
+
+#[test]
+fn the_entry_says_that_the_device_may_cache_and_a_plain_assignment_takes_it_back() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    let entry =
+        |fake: &Fake| fake.inner(|inner| inner.memory[&(inner.memory[&(inner.others[&0x20] + 16)] & !0xfff)] & 0xfff);
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    assert_eq!(entry(&fake), 5, "TT = 01b");
+    fake.take_log();
+    unit.assign(&mut memory, SOURCE, DomainId(5), HostPhys::new(0x9000), Levels::Four).unwrap();
+    assert_eq!(entry(&fake), 1);
+    assert_eq!(executed(&fake), [(pages(SOURCE, 0, 64), true)], "what it kept is forgotten");
+    unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Global]).unwrap();
+    assert_eq!(executed(&fake), [], "it is not asked any more");
+}
+
+#[test]
+fn a_device_that_is_cleared_forgets_and_is_not_asked_again() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    fake.take_log();
+    unit.clear(&mut memory, SOURCE).unwrap();
+    assert_eq!(executed(&fake), [(pages(SOURCE, 0, 64), true)]);
+    unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Global]).unwrap();
+    assert_eq!(executed(&fake), []);
+}
+
+#[test]
+fn a_device_that_does_not_answer_loses_its_assignment_and_is_not_asked_again() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    let second = Bdf::from_u16(0x0108);
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    assign(&mut unit, &mut memory, second, 5).unwrap();
+    fake.inner(|inner| inner.silent.push(SOURCE.as_u16()));
+    fake.take_log();
+    let lost = unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]);
+    assert_eq!(lost, Err(Error::DeviceIsolated(SOURCE)));
+    assert_eq!(unit.assignment(&memory, SOURCE), None);
+    assert!(executed(&fake).contains(&(pages(second, 0x3000, 0), true)), "the other one was told");
+    unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]).unwrap();
+    assert_eq!(executed(&fake), [(pages(second, 0x3000, 0), true)]);
+    // One that is silent while it is cleared has lost what it had.
+    fake.inner(|inner| inner.silent.push(second.as_u16()));
+    assert_eq!(unit.clear(&mut memory, second), Err(Error::DeviceIsolated(second)));
+    assert_eq!(unit.assignment(&memory, second), None);
+    unit.clear(&mut memory, second).unwrap();
+    unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]).unwrap();
+    assert_eq!(executed(&fake), []);
+    assign(&mut unit, &mut memory, Bdf::from_u16(0x0118), 5).unwrap();
+}
+
+#[test]
+fn a_silent_device_fails_the_move_that_it_was_in() {
+    for exchanges in [false, true] {
+        let fake = Fake::with(CAP, ATS);
+        let (mut unit, mut memory) = fake.up();
+        fake.inner(|inner| inner.exchanges = exchanges);
+        assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+        fake.inner(|inner| inner.silent.push(SOURCE.as_u16()));
+        let moved = unit.assign(&mut memory, SOURCE, DomainId(6), HostPhys::new(0x9000), Levels::Four);
+        assert_eq!(moved, Err(Error::DeviceIsolated(SOURCE)));
+        assert_eq!(unit.assignment(&memory, SOURCE), None);
+    }
+}
+
+#[test]
+fn a_unit_that_answers_no_device_and_a_full_list_are_refused() {
+    for ecap in [ECAP, ATS & !2] {
+        let fake = Fake::with(CAP, ecap);
+        let mut unit = fake.probe().unwrap();
+        let mut memory = fake.clone();
+        unit.bring_up(&mut memory, &crate::Configuration { interrupt_entries: None, ..CONFIGURATION }).unwrap();
+        assert!(matches!(assign(&mut unit, &mut memory, SOURCE, 5), Err(Error::Unsupported { .. })));
+        assert_eq!(unit.assignment(&memory, SOURCE), None);
+    }
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    for device in 0..32 {
+        assign(&mut unit, &mut memory, Bdf::from_u16(device), 5).unwrap();
+    }
+    let full = assign(&mut unit, &mut memory, Bdf::from_u16(32), 5);
+    assert_eq!(full, Err(Error::TooManyDeviceTlbs(Bdf::from_u16(32))));
+    assign(&mut unit, &mut memory, Bdf::from_u16(31), 6).unwrap();
+    unit.clear(&mut memory, Bdf::from_u16(3)).unwrap();
+    assign(&mut unit, &mut memory, Bdf::from_u16(32), 5).unwrap();
+}
