@@ -8,7 +8,8 @@ use crate::ring::{QueueLayout, Ring};
 use crate::spec::interrupt::DestinationMode;
 use crate::spec::invalidation::{Descriptor, DescriptorWidth};
 use crate::spec::registers::*;
-use crate::wait::{Clock, Deadline, wait_for};
+use crate::takeover::{Handover, Platform};
+use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
 use addr::{ApicId, PAGE_SIZE, Vector};
 
@@ -32,64 +33,13 @@ pub struct Configuration {
     pub destination_mode: DestinationMode,
     /// Where to report faults, if anywhere.
     pub fault_interrupt: Option<FaultInterrupt>,
+    /// What becomes of a unit that is found at work.
+    pub handover: Handover,
+    /// What the machine's firmware demands.
+    pub platform: Platform,
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {
-    /// Masks the fault interrupt and turns off what firmware left on: translation, compatibility format, interrupt
-    /// remapping, and last, empty, the queue that serves them.
-    ///
-    /// From here to [`Self::enable_translation`] only firmware's protected memory regions hold DMA back; build what
-    /// is to be assigned before.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`]; [`Error::OutOfOrder`] once the driver's own queue is on.
-    pub fn stop_firmware(&mut self) -> Result<(), Error> {
-        if self.interface.is_some() {
-            return Err(Error::OutOfOrder { step: Step::StopQueue, needs: "that the unit is not yet set up" });
-        }
-        self.mask_fault_interrupt();
-        let on = self.read_status();
-        if on.contains(Global::TRANSLATION) {
-            self.command(Step::StopTranslation, Global::TRANSLATION, false)?;
-        }
-        if on.contains(Global::COMPATIBILITY_FORMAT) {
-            self.command(Step::BlockCompatibilityFormat, Global::COMPATIBILITY_FORMAT, false)?;
-        }
-        if on.contains(Global::INTERRUPT_REMAPPING) {
-            self.command(Step::StopInterruptRemapping, Global::INTERRUPT_REMAPPING, false)?;
-        }
-        if on.contains(Global::QUEUED_INVALIDATION) {
-            // Turning the queue off while hardware works on it is undefined (section 6.5.2).
-            self.drain_firmware_queue()?;
-            self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)?;
-        }
-        self.stopped = true;
-        Ok(())
-    }
-
-    fn drain_firmware_queue(&mut self) -> Result<(), Error> {
-        let deadline = Deadline::new(&self.clock, self.timeout_us);
-        loop {
-            let late = deadline.passed(&self.clock);
-            let (head, tail) = (self.registers.read(IQH), self.registers.read(IQT));
-            // A queue that stands at a refused descriptor will never be empty, and is idle too.
-            if head == tail || self.registers.read(FSTS) & FaultStatus::IQE.bits() != 0 {
-                return Ok(());
-            }
-            if late {
-                let register = IQH.name();
-                return Err(Error::Timeout {
-                    step: Step::DrainQueue,
-                    register,
-                    mask: u64::MAX,
-                    expected: tail,
-                    last: head,
-                });
-            }
-            self.clock.relax();
-        }
-    }
-
     /// Turns the invalidation queue on, one page of 128-bit descriptors. A unit that has none (ECAP.QI = 0) is told to
     /// forget by registers from here on; it cannot remap interrupts.
     ///
@@ -153,7 +103,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] before [`Self::enable_queue`], [`Error::OutOfMemory`], [`Error::Timeout`],
-    /// [`Error::Invalidation`].
+    /// [`Error::Invalidation`]; [`Error::OtherTableMode`] where translation was taken over and is in another mode.
     pub fn set_root_table<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
         let step = Step::SetRootTable;
         if self.interface.is_none() {
@@ -163,8 +113,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.create_root_table(memory)?;
         }
         let Some(root) = self.root_table else { return Err(Error::OutOfMemory(step)) };
-        self.flush_write_buffer()?;
         // TTM (11:10) = 00b: legacy mode.
+        self.refuse_other_table_mode(root.as_u64())?;
+        self.flush_write_buffer()?;
         self.registers.write(RTADDR, root.as_u64());
         self.command(step, Global::ROOT_TABLE_POINTER, true)?;
         if !self.capabilities.enhanced_set_root_table_pointer() {
@@ -181,7 +132,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// # Errors
     /// [`Error::Unsupported`] without ECAP.IR or ECAP.QI, or for `X2Apic` without ECAP.EIM; [`Error::BadTableSize`];
     /// [`Error::OutOfOrder`] before [`Self::enable_queue`] or a second time; [`Error::OutOfMemory`];
-    /// [`Error::Timeout`]; [`Error::Invalidation`].
+    /// [`Error::Timeout`]; [`Error::Invalidation`]; [`Error::X2ApicOptOut`];
+    /// [`Error::OtherTableMode`] where interrupt remapping was taken over with destinations of the other form.
     pub fn set_interrupt_table<M: DmaMemory>(
         &mut self,
         memory: &mut M,
@@ -191,6 +143,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         let step = Step::SetInterruptTable;
         if !self.capabilities.interrupt_remapping() {
             return Err(Error::Unsupported { capability: "interrupt remapping (ECAP.IR)" });
+        }
+        if mode == DestinationMode::X2Apic && self.platform.x2apic_opt_out {
+            return Err(Error::X2ApicOptOut);
         }
         if mode == DestinationMode::X2Apic && !self.capabilities.extended_interrupt_mode() {
             return Err(Error::Unsupported { capability: "extended interrupt mode (ECAP.EIM)" });
@@ -209,6 +164,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         let pages = InterruptTable::pages(entries).ok_or(Error::BadTableSize(entries))?;
         let base = self.allocate(memory, step, pages, PAGE_SIZE)?;
         let table = InterruptTable::new(base, entries, mode);
+        self.refuse_other_destination_mode(table.address_register())?;
         self.flush_write_buffer()?;
         self.registers.write(IRTA, table.address_register());
         self.command(step, Global::INTERRUPT_TABLE_POINTER, true)?;
@@ -234,6 +190,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.refuse_if_poisoned()?;
         self.command(step, Global::INTERRUPT_REMAPPING, true)?;
         self.interrupt_remapping = true;
+        self.taken_over.remove(Global::INTERRUPT_REMAPPING);
         let status = self.read_status();
         if status.contains(Global::COMPATIBILITY_FORMAT) {
             return Err(Error::CompatibilityFormatNotBlocked(status.bits()));
@@ -254,28 +211,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.flush_write_buffer()?;
         self.command(step, Global::TRANSLATION, true)?;
         self.translation = true;
-        Ok(())
-    }
-
-    /// Turns the protected memory regions off, which firmware may have left on. They come off last: until translation
-    /// is on they are all that holds DMA back, and while they are on they block what translation permits.
-    ///
-    /// # Errors
-    /// [`Error::OutOfOrder`] before [`Self::enable_translation`], [`Error::Timeout`].
-    pub fn disable_protected_memory(&mut self) -> Result<(), Error> {
-        let step = Step::DisableProtectedMemory;
-        if !self.translation {
-            return Err(Error::OutOfOrder { step, needs: "translation" });
-        }
-        if !self.capabilities.protected_low_memory() && !self.capabilities.protected_high_memory() {
-            return Ok(());
-        }
-        let value = self.registers.read(PMEN);
-        if value & (PMEN_ENABLE | PMEN_STATUS) == 0 {
-            return Ok(());
-        }
-        self.registers.write(PMEN, value & !(PMEN_ENABLE | PMEN_STATUS));
-        wait_for(&self.registers, &self.clock, self.timeout_us, step, PMEN, PMEN_STATUS, 0)?;
+        self.taken_over.remove(Global::TRANSLATION);
         Ok(())
     }
 
@@ -284,7 +220,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// # Errors
     /// Those of the steps.
     pub fn bring_up<M: DmaMemory>(&mut self, memory: &mut M, configuration: &Configuration) -> Result<(), Error> {
-        self.stop_firmware()?;
+        self.take_over(configuration.handover, configuration.platform)?;
         self.mask_and_clear_faults()?;
         self.enable_queue(memory)?;
         self.set_root_table(memory)?;

@@ -29,6 +29,8 @@ pub enum Step {
     EnableInterruptRemapping,
     /// Turning on translation.
     EnableTranslation,
+    /// Turning on the protected memory regions.
+    ProtectMemory,
     /// Turning off the protected memory regions.
     DisableProtectedMemory,
     /// Flushing the write buffers (CAP.RWBF).
@@ -130,6 +132,15 @@ pub enum Error {
         /// What it needs.
         needs: &'static str,
     },
+    /// Firmware asks for no moment without protection from DMA, and stopping the unit would be one.
+    WindowRefused,
+    /// Firmware asks for processors not to be in x2APIC mode.
+    X2ApicOptOut,
+    /// What was taken over is in another mode, and hardware cannot change while it is on; stop the unit instead.
+    OtherTableMode {
+        /// RTADDR_REG or IRTA_REG as read.
+        in_force: u64,
+    },
     /// No memory for a table.
     OutOfMemory(Step),
     /// The queue was found not empty right before it was turned on: IQH_REG as read.
@@ -206,6 +217,9 @@ impl fmt::Display for Error {
                 write!(f, "{step:?}: {register} is {last:#x}, bits {mask:#x} should have become {expected:#x}")
             }
             Self::OutOfOrder { step, needs } => write!(f, "{step:?} needs {needs}"),
+            Self::WindowRefused => write!(f, "firmware asks for no moment without protection from DMA"),
+            Self::X2ApicOptOut => write!(f, "firmware asks for no x2APIC mode"),
+            Self::OtherTableMode { in_force } => write!(f, "what is in force ({in_force:#x}) has another mode"),
             Self::OutOfMemory(step) => write!(f, "{step:?}: out of memory"),
             Self::QueueHeadNotZero(head) => write!(f, "IQH_REG is {head:#x} before the queue is on"),
             Self::CompatibilityFormatNotBlocked(status) => {

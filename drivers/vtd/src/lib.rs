@@ -25,12 +25,14 @@ mod invalidation;
 mod iotlb;
 mod memory;
 pub mod posted;
+mod protected_memory;
 mod queue;
 mod recovery;
 mod register_invalidation;
 mod ring;
 pub mod spec;
 mod tables;
+mod takeover;
 mod unit;
 mod wait;
 
@@ -46,12 +48,14 @@ pub use interrupts::{Handle, HandleBlock, Message, PostedRoute, Route, io_apic_e
 pub use iotlb::{IotlbInvalidated, IotlbInvalidation};
 pub use memory::DmaMemory;
 pub use posted::PostedInterruptDescriptor;
+pub use protected_memory::ProtectedMemory;
 pub use ring::QueueLayout;
 pub use spec::capability::{Capabilities, Levels};
 pub use spec::fault::{FaultKind, FaultReason, FaultRecord};
 pub use spec::interrupt::{DestinationMode, Polarity, Trigger};
 pub use spec::invalidation::DescriptorWidth;
 pub use spec::registers::Global;
+pub use takeover::{Handover, Platform};
 pub use unit::Unit;
 pub use wait::{Clock, DEFAULT_TIMEOUT_US};
 

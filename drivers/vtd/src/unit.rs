@@ -7,6 +7,7 @@ use crate::interrupts::InterruptTable;
 use crate::memory::publish;
 use crate::spec::capability::Capabilities;
 use crate::spec::registers::*;
+use crate::takeover::Platform;
 use crate::wait::{Clock, DEFAULT_TIMEOUT_US, read_present, wait_for};
 use crate::{DmaMemory, Registers};
 use addr::{HostPhys, PAGE_SIZE};
@@ -19,6 +20,9 @@ pub struct Unit<R, C> {
     pub(crate) capabilities: Capabilities,
     pub(crate) timeout_us: u64,
     pub(crate) firmware: Global,
+    pub(crate) platform: Platform,
+    /// What was on and stays so until the driver's own takes its place.
+    pub(crate) taken_over: Global,
     pub(crate) stopped: bool,
     pub(crate) faults_cleared: bool,
     /// How the unit is told to forget, once it can be.
@@ -60,6 +64,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             capabilities,
             timeout_us: DEFAULT_TIMEOUT_US,
             firmware: Global::from_bits_retain(status),
+            platform: Platform::default(),
+            taken_over: Global::empty(),
             stopped: false,
             faults_cleared: false,
             interface: None,

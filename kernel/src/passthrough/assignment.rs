@@ -27,7 +27,7 @@ use alloc::vec::Vec;
 use config::Device;
 use dmar::{Dmar, Structure, UnknownStructure};
 use pci::{FunctionDescription, FunctionInfo, Functions};
-use vtd::{DestinationMode, Polarity, Route, Trigger};
+use vtd::{DestinationMode, Platform, Polarity, Route, Trigger};
 
 /// I/O APICs, local APICs and interrupt messages: no device answers here.
 const INTERRUPT_CONTROLLERS: core::ops::Range<u64> = 0xfec0_0000..0xfef0_0000;
@@ -182,7 +182,9 @@ impl Passthrough {
     pub fn start_remapping(&mut self, mode: DestinationMode) {
         let Some(dmar) = self.dmar else { return };
         let (bridges, next_domain) = (Bridges(&self.functions), &mut self.next_domain);
-        self.units.start_remapping(mode, |unit| {
+        let platform =
+            Platform { dma_control_opt_in: dmar.dma_control_opt_in(), x2apic_opt_out: dmar.x2apic_opt_out() };
+        self.units.start_remapping(mode, platform, |unit| {
             let is_firmwares = |frame| frames().table().owner(frame) == Owner::Reserved;
             let RemappingUnit { unit: driver, tables, base, .. } = unit;
             reserved_memory::map_all(driver, tables, *base, &dmar, &bridges, is_firmwares, next_domain);

@@ -13,7 +13,7 @@ use addr::{HostPhys, PciAddress, Vector};
 use alloc::vec::Vec;
 use core::fmt;
 use dmar::{Dmar, Drhd, Topology};
-use vtd::{DestinationMode, FaultInterrupt, Global, Unit};
+use vtd::{DestinationMode, FaultInterrupt, Global, Platform, Unit};
 
 /// Entries of each unit's interrupt remapping table: 4096 messages, 64 KiB.
 const INTERRUPT_ENTRIES: usize = 4096;
@@ -98,7 +98,7 @@ impl Units {
         let left_on =
             unit.firmware_state() & (Global::TRANSLATION | Global::INTERRUPT_REMAPPING | Global::QUEUED_INVALIDATION);
         if !left_on.is_empty() {
-            log::warn!("unit at {}: firmware left on {left_on:?}; it is stopped", drhd.register_base);
+            log::warn!("unit at {}: firmware left on {left_on:?}", drhd.register_base);
         }
         let tables = Tables { coherent: capabilities.coherent() };
         Ok(RemappingUnit { unit, tables, base: drhd.register_base, failure: None, unassignable: None })
@@ -131,11 +131,19 @@ impl Units {
         }
     }
 
-    /// Stops what firmware left on, and starts queue, root table and interrupt remapping. `prepare` fills the root
+    /// Takes over what firmware left on, and starts queue, root table and interrupt remapping. `prepare` fills the root
     /// table with what must stand from the first moment: the reserved memory of firmware's devices.
-    pub fn start_remapping(&mut self, mode: DestinationMode, mut prepare: impl FnMut(&mut RemappingUnit)) {
+    pub fn start_remapping(
+        &mut self,
+        mode: DestinationMode,
+        platform: Platform,
+        mut prepare: impl FnMut(&mut RemappingUnit),
+    ) {
         let step = UnitFailure::Step;
-        self.step("stopping what firmware left on", |unit| unit.unit.stop_firmware().map_err(step));
+        self.step("taking over what firmware left on", |unit| {
+            let handover = unit.unit.suggest_handover(false, mode);
+            unit.unit.take_over(handover, platform).map_err(step)
+        });
         self.step("clearing faults", |unit| unit.unit.mask_and_clear_faults().map_err(step));
         self.step("the invalidation queue", |unit| unit.unit.enable_queue(&mut unit.tables).map_err(step));
         self.step("the root table", |unit| {

@@ -188,6 +188,8 @@ pub const SETTINGS: vtd::Configuration = vtd::Configuration {
     interrupt_entries: Some(256),
     destination_mode: DestinationMode::X2Apic,
     fault_interrupt: Some(FaultInterrupt { vector: Vector(0x31), destination: ApicId(1) }),
+    handover: vtd::Handover::Stop,
+    platform: vtd::Platform { dma_control_opt_in: false, x2apic_opt_out: false },
 };
 
 impl Board {

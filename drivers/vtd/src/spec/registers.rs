@@ -311,6 +311,13 @@ impl FaultStatus {
 pub const EVENT_CONTROL_MASKED: u32 = 1 << 31;
 /// FECTL and IECTL: interrupt pending (bit 30, RO).
 pub const EVENT_CONTROL_PENDING: u32 = 1 << 30;
+/// RTADDR: translation table mode (TTM, bits 11:10): 00b legacy, 01b scalable, 11b abort.
+pub const RTADDR_TTM: u64 = 3 << 10;
+/// RTADDR.TTM: scalable mode.
+pub const RTADDR_TTM_SCALABLE: u64 = 1 << 10;
+/// The low bits of a protected region's limit that count as 1 in every unit: no region ends within 2 MiB (section
+/// 11.4.8.3).
+pub const PROTECTED_MEMORY_MINIMUM: u64 = 0x1f_ffff;
 /// PMEN: enable protected memory (bit 31, RW).
 pub const PMEN_ENABLE: u32 = 1 << 31;
 /// PMEN: protected region status (bit 0, RO).

@@ -7,7 +7,7 @@ use super::std::collections::BTreeMap;
 use super::std::rc::Rc;
 use super::std::vec::Vec;
 use crate::spec::registers::*;
-use crate::{Clock, Configuration, DestinationMode, DmaMemory, Registers, Unit};
+use crate::{Clock, Configuration, DestinationMode, DmaMemory, Handover, Platform, Registers, Unit};
 use addr::{HostPhys, PAGE_SIZE};
 use paging::TableMemory;
 
@@ -172,8 +172,13 @@ impl Fake {
     }
 }
 
-pub const CONFIGURATION: Configuration =
-    Configuration { interrupt_entries: Some(256), destination_mode: DestinationMode::X2Apic, fault_interrupt: None };
+pub const CONFIGURATION: Configuration = Configuration {
+    interrupt_entries: Some(256),
+    destination_mode: DestinationMode::X2Apic,
+    fault_interrupt: None,
+    handover: Handover::Stop,
+    platform: Platform { dma_control_opt_in: false, x2apic_opt_out: false },
+};
 
 impl Inner {
     fn hardware_read(&self, address: u64) -> u64 {
@@ -271,7 +276,7 @@ impl Registers for Fake {
             0x34 => inner.fsts,
             0x38 => inner.fectl,
             0x64 => inner.pmen,
-            0x3c | 0x40 | 0x44 => *inner.others.get(&offset).unwrap_or(&0) as u32,
+            0x3c | 0x40 | 0x44 | 0x68 | 0x6c => *inner.others.get(&offset).unwrap_or(&0) as u32,
             _ => panic!("32-bit read of {offset:#x}"),
         }
     }
@@ -284,7 +289,7 @@ impl Registers for Fake {
             0x80 => inner.iqh,
             0x88 => inner.iqt,
             0xb0 => inner.iqercd,
-            0x28 | 0xf8 => inner.others.get(&offset).copied().unwrap_or(0),
+            0x20 | 0xb8 | 0x28 | 0xf8 | 0x70 | 0x78 => inner.others.get(&offset).copied().unwrap_or(0),
             FAULT_RECORDS.. => {
                 let record = inner.records[usize::from(offset - FAULT_RECORDS) / 16];
                 if offset.is_multiple_of(16) { record.0 } else { record.1 }
@@ -303,6 +308,10 @@ impl Registers for Fake {
                 inner.run_queue();
             }
             0x38 => inner.fectl = inner.fectl & 1 << 30 | value & !(1 << 30),
+            0x68 | 0x6c => {
+                assert_eq!(inner.pmen & 1, 0, "not while they are on");
+                inner.others.insert(offset, (value & !0x1f_ffff).into());
+            }
             0x3c | 0x40 | 0x44 => drop(inner.others.insert(offset, value.into())),
             0x64 => {
                 let stuck = inner.pmen & u32::from(inner.pmen_stuck);
@@ -322,6 +331,10 @@ impl Registers for Fake {
                 inner.run_queue();
             }
             0x90 => inner.iqa = value,
+            0x70 | 0x78 => {
+                assert_eq!(inner.pmen & 1, 0, "not while they are on");
+                inner.others.insert(offset, value & 0x7f_ffff_ffff & !0x1f_ffff);
+            }
             0xf0 => drop(inner.others.insert(offset, value)),
             0x28 | 0xf8 => {
                 assert_eq!(inner.gsts & 1 << 26, 0, "ignored while the queue is on");

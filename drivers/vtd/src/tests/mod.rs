@@ -12,3 +12,4 @@ mod posted;
 mod queue;
 mod registers;
 mod tables;
+mod takeover;
