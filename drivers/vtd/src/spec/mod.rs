@@ -6,4 +6,8 @@ pub mod context;
 pub mod fault;
 pub mod interrupt;
 pub mod invalidation;
+pub mod pasid;
 pub mod registers;
+pub mod scalable_capability;
+pub mod scalable_context;
+pub mod scalable_invalidation;
