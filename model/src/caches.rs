@@ -1,8 +1,8 @@
-//! What the unit remembers (6.2): context cache, IOTLB, paging-structure cache and interrupt entry cache.
+//! What the unit remembers (6.2): context cache, PASID cache, IOTLB, paging-structure cache and interrupt entry cache.
 //!
 //! Entries stay until an invalidation that the specification says reaches them; nothing wider is dropped, although
-//! hardware may. Tags are those of legacy mode: domain id, and for contexts also the source-id. Scalable mode would
-//! add the PASID cache and PASID tags to [`PageKey`].
+//! hardware may. Contexts are tagged with the source-id, in legacy mode also with the domain id; PASID table entries
+//! with source-id, PASID and domain id; pages as [`Tag`] says.
 
 use crate::faults::Reason;
 use std::collections::HashMap;
@@ -30,11 +30,37 @@ pub(crate) struct CachedContext {
     pub entry: Result<u128, (Reason, bool)>,
 }
 
+/// A context entry of scalable mode as cached: without a domain id.
+pub(crate) type CachedScalableContext = Result<[u64; 4], (Reason, bool)>;
+
+/// A PASID table entry as cached, with the FPD bits that lead to it; `Err` is one that is not present or erroneous, or
+/// whose directory entry is, cached only with CAP.CM=1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct CachedPasid {
+    pub domain: u16,
+    pub entry: Result<([u64; 8], bool), (Reason, bool)>,
+}
+
+/// Under what a page or a table is remembered (6.2.1): a domain id alone for the second stage and legacy mode; with a
+/// PASID for first-stage, nested and pass-through translations, whichever of them it was.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Tag {
+    pub domain: u16,
+    pub pasid: Option<u32>,
+}
+
+impl Tag {
+    /// The second stage of a domain.
+    pub(crate) fn domain(domain: u16) -> Self {
+        Self { domain, pasid: None }
+    }
+}
+
 /// Where a translation stands: `level` 1 to 3 for leaves of 4 KiB, 2 MiB and 1 GiB, and for paging-structure entries
 /// the level of the table that the entry is in (2 to 5). `number` is the address shifted by that level's width.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct PageKey {
-    pub domain: u16,
+    pub tag: Tag,
     pub level: u8,
     pub number: u64,
 }
@@ -45,8 +71,8 @@ pub(crate) const fn shift(level: u8) -> u32 {
 }
 
 impl PageKey {
-    pub(crate) fn new(domain: u16, level: u8, address: u64) -> Self {
-        Self { domain, level, number: address >> shift(level) }
+    pub(crate) fn new(tag: Tag, level: u8, address: u64) -> Self {
+        Self { tag, level, number: address >> shift(level) }
     }
 
     fn overlaps(&self, first: u64, last: u64) -> bool {
@@ -59,11 +85,28 @@ impl PageKey {
     }
 }
 
-/// An address (of a page or of the next table) with the permissions collected so far (bit 0 read, bit 1 write), or
-/// why there is none.
+/// Why there is no page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NoPage {
+    /// An entry that is not present.
+    Absent,
+    /// An entry that is erroneous.
+    Bad(Reason),
+}
+
+/// The page may be read.
+pub(crate) const READ: u64 = 1;
+/// The page may be written.
+pub(crate) const WRITE: u64 = 2;
+/// Requests without supervisor privilege may use the page (first stage).
+pub(crate) const USER: u64 = 4;
+/// The dirty bits of the page are set, or nobody wants them: a write needs no walk.
+pub(crate) const DIRTY: u64 = 8;
+
+/// An address (of a page or of the next table) with the permissions collected so far, or why there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CachedPage {
-    pub target: Result<u64, Reason>,
+    pub target: Result<u64, NoPage>,
     pub permissions: u64,
 }
 
@@ -72,6 +115,8 @@ pub(crate) struct CachedPage {
 pub(crate) struct Caches {
     pub eviction: Eviction,
     contexts: HashMap<u16, CachedContext>,
+    scalable_contexts: HashMap<u16, CachedScalableContext>,
+    pasids: HashMap<(u16, u32), CachedPasid>,
     leaves: HashMap<PageKey, CachedPage>,
     tables: HashMap<PageKey, CachedPage>,
     interrupts: HashMap<u32, u128>,
@@ -83,6 +128,21 @@ pub(crate) enum PageScope {
     Global,
     Domain(u16),
     Pages { domain: u16, address: u64, mask: u8, leaves_only: bool },
+}
+
+/// What a PASID-based IOTLB invalidation reaches (6.5.2.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PasidPageScope {
+    All { domain: u16, pasid: u32 },
+    Pages { domain: u16, pasid: u32, address: u64, mask: u8, leaves_only: bool },
+}
+
+/// What a PASID-cache invalidation reaches (6.5.2.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PasidScope {
+    Global,
+    Domain(u16),
+    Pasid { domain: u16, pasid: u32 },
 }
 
 /// What a context-cache invalidation reaches (6.5.2.1).
@@ -105,6 +165,8 @@ impl Caches {
         Self {
             eviction,
             contexts: HashMap::new(),
+            scalable_contexts: HashMap::new(),
+            pasids: HashMap::new(),
             leaves: HashMap::new(),
             tables: HashMap::new(),
             interrupts: HashMap::new(),
@@ -138,9 +200,39 @@ impl Caches {
         })
     }
 
-    pub(crate) fn leaf(&mut self, domain: u16, address: u64) -> Option<(u8, CachedPage)> {
+    pub(crate) fn scalable_context(&mut self, source: u16) -> Option<CachedScalableContext> {
+        if self.lost() {
+            self.scalable_contexts.remove(&source);
+        }
+        self.scalable_contexts.get(&source).copied()
+    }
+
+    pub(crate) fn keep_scalable_context(&mut self, source: u16, context: CachedScalableContext) {
+        self.scalable_contexts.insert(source, context);
+    }
+
+    pub(crate) fn pasid(&mut self, source: u16, pasid: u32) -> Option<CachedPasid> {
+        if self.lost() {
+            self.pasids.remove(&(source, pasid));
+        }
+        self.pasids.get(&(source, pasid)).copied()
+    }
+
+    pub(crate) fn keep_pasid(&mut self, source: u16, pasid: u32, entry: CachedPasid) {
+        self.pasids.insert((source, pasid), entry);
+    }
+
+    /// The cached PASID table entries of `domain` that are good, with the PASID of each.
+    pub(crate) fn pasids_of(&self, domain: u16) -> impl Iterator<Item = (u32, [u64; 8])> {
+        self.pasids
+            .iter()
+            .filter(move |(_, cached)| cached.domain == domain)
+            .filter_map(|(&(_, pasid), cached)| Some((pasid, cached.entry.ok()?.0)))
+    }
+
+    pub(crate) fn leaf(&mut self, tag: Tag, address: u64) -> Option<(u8, CachedPage)> {
         for level in 1..=3 {
-            let key = PageKey::new(domain, level, address);
+            let key = PageKey::new(tag, level, address);
             if self.leaves.contains_key(&key) && self.lost() {
                 self.leaves.remove(&key);
             }
@@ -156,9 +248,9 @@ impl Caches {
     }
 
     /// The cached table entry nearest to the leaf, with the level of the table that it is in.
-    pub(crate) fn table(&mut self, domain: u16, address: u64, levels: u8) -> Option<(u8, CachedPage)> {
+    pub(crate) fn table(&mut self, tag: Tag, address: u64, levels: u8) -> Option<(u8, CachedPage)> {
         for level in 2..=levels {
-            let key = PageKey::new(domain, level, address);
+            let key = PageKey::new(tag, level, address);
             if self.tables.contains_key(&key) && self.lost() {
                 self.tables.remove(&key);
             }
@@ -185,6 +277,15 @@ impl Caches {
     }
 
     pub(crate) fn invalidate_contexts(&mut self, scope: ContextScope) {
+        // In scalable mode a context has no domain id, and that of the descriptor is ignored.
+        self.scalable_contexts.retain(|&source, _| match scope {
+            ContextScope::Global => false,
+            ContextScope::Domain(_) => true,
+            ContextScope::Device { source: named, function_mask, .. } => {
+                let ignored: u16 = [0, 0b100, 0b110, 0b111][usize::from(function_mask & 3)];
+                source & !ignored != named & !ignored
+            }
+        });
         self.contexts.retain(|&source, context| match scope {
             ContextScope::Global => false,
             ContextScope::Domain(domain) => context.domain != domain,
@@ -195,25 +296,53 @@ impl Caches {
         });
     }
 
+    pub(crate) fn invalidate_pasids(&mut self, scope: PasidScope) {
+        self.pasids.retain(|&(_, pasid), cached| match scope {
+            PasidScope::Global => false,
+            PasidScope::Domain(domain) => cached.domain != domain,
+            PasidScope::Pasid { domain, pasid: named } => cached.domain != domain || pasid != named,
+        });
+    }
+
     pub(crate) fn invalidate_pages(&mut self, scope: PageScope) {
-        let (domain, first, last, leaves_only) = match scope {
+        let (domain, address, mask, leaves_only) = match scope {
             PageScope::Global => {
                 self.leaves.clear();
                 return self.tables.clear();
             }
-            PageScope::Domain(domain) => (domain, 0, u64::MAX, false),
-            PageScope::Pages { domain, address, mask, leaves_only } => {
-                let size = 1u64.checked_shl(12 + u32::from(mask)).unwrap_or(0);
-                let first = address & !size.wrapping_sub(1);
-                (domain, first, first.wrapping_add(size).wrapping_sub(1), leaves_only)
-            }
+            PageScope::Domain(domain) => (domain, 0, 52, false),
+            PageScope::Pages { domain, address, mask, leaves_only } => (domain, address, mask, leaves_only),
         };
-        self.leaves.retain(|key, _| key.domain != domain || !key.overlaps(first, last));
+        self.drop_pages(Tag::domain(domain), address, mask, leaves_only);
+        // What went through a first stage before has other addresses: all of it goes (6.5.2.3), and with it the
+        // pointers to first-stage tables, which the second stage has translated.
+        self.leaves.retain(|key, _| key.tag.domain != domain || key.tag.pasid.is_none());
+        self.tables.retain(|key, _| key.tag.domain != domain || key.tag.pasid.is_none());
+    }
+
+    /// The second stage's own entries stay.
+    pub(crate) fn invalidate_pasid_pages(&mut self, scope: PasidPageScope) {
+        match scope {
+            PasidPageScope::All { domain, pasid } => {
+                self.drop_pages(Tag { domain, pasid: Some(pasid) }, 0, 52, false);
+            }
+            PasidPageScope::Pages { domain, pasid, address, mask, leaves_only } => {
+                self.drop_pages(Tag { domain, pasid: Some(pasid) }, address, mask, leaves_only);
+            }
+        }
+    }
+
+    /// Drops the 2^`mask` pages at `address` of one tag.
+    fn drop_pages(&mut self, tag: Tag, address: u64, mask: u8, leaves_only: bool) {
+        let size = 1u64.checked_shl(12 + u32::from(mask)).unwrap_or(0);
+        let first = address & !size.wrapping_sub(1);
+        let last = first.wrapping_add(size).wrapping_sub(1);
+        self.leaves.retain(|key, _| key.tag != tag || !key.overlaps(first, last));
         self.tables.retain(|key, page| {
             // With the hint, pointers to tables stay. What was not present may have become a leaf, which the
             // invalidation then covers whole; if it covers less, the leaf is below and a pointer has changed.
             let stays = leaves_only && (page.target.is_ok() || !key.within(first, last));
-            key.domain != domain || !key.overlaps(first, last) || stays
+            key.tag != tag || !key.overlaps(first, last) || stays
         });
     }
 
@@ -238,10 +367,10 @@ mod tests {
         let mut caches = Caches::new(Eviction::Never);
         for domain in [1, 2] {
             for page in 0..4 {
-                caches.keep_leaf(PageKey::new(domain, 1, page << 12), PAGE);
+                caches.keep_leaf(PageKey::new(Tag::domain(domain), 1, page << 12), PAGE);
             }
-            caches.keep_leaf(PageKey::new(domain, 2, 0x20_0000), PAGE);
-            caches.keep_table(PageKey::new(domain, 2, 0), PAGE);
+            caches.keep_leaf(PageKey::new(Tag::domain(domain), 2, 0x20_0000), PAGE);
+            caches.keep_table(PageKey::new(Tag::domain(domain), 2, 0), PAGE);
         }
         caches
     }
@@ -250,27 +379,27 @@ mod tests {
     fn page_invalidation_reaches_its_range_its_domain_and_no_more() {
         let mut caches = caches();
         caches.invalidate_pages(PageScope::Pages { domain: 1, address: 0x3000, mask: 1, leaves_only: true });
-        let left: Vec<_> = (0..4).map(|page| caches.leaf(1, page << 12).is_some()).collect();
+        let left: Vec<_> = (0..4).map(|page| caches.leaf(Tag::domain(1), page << 12).is_some()).collect();
         assert_eq!(left, [true, true, false, false], "an address is rounded down to its mask");
-        assert!(caches.leaf(2, 0x3000).is_some());
-        assert!(caches.table(1, 0, 4).is_some(), "IH keeps the paging-structure cache");
+        assert!(caches.leaf(Tag::domain(2), 0x3000).is_some());
+        assert!(caches.table(Tag::domain(1), 0, 4).is_some(), "IH keeps the paging-structure cache");
         caches.invalidate_pages(PageScope::Pages { domain: 1, address: 0, mask: 0, leaves_only: false });
-        assert!(caches.table(1, 0, 4).is_none());
-        assert!(caches.table(2, 0, 4).is_some());
+        assert!(caches.table(Tag::domain(1), 0, 4).is_none());
+        assert!(caches.table(Tag::domain(2), 0, 4).is_some());
     }
 
     #[test]
     fn invalidating_one_page_of_a_large_leaf_drops_the_leaf() {
         let mut caches = caches();
         caches.invalidate_pages(PageScope::Pages { domain: 1, address: 0x2f_f000, mask: 0, leaves_only: true });
-        assert!(caches.leaf(1, 0x20_0000).is_none());
+        assert!(caches.leaf(Tag::domain(1), 0x20_0000).is_none());
     }
 
     #[test]
     fn domain_invalidation_leaves_other_domains() {
         let mut caches = caches();
         caches.invalidate_pages(PageScope::Domain(1));
-        assert!(caches.leaf(1, 0).is_none() && caches.leaf(2, 0).is_some());
+        assert!(caches.leaf(Tag::domain(1), 0).is_none() && caches.leaf(Tag::domain(2), 0).is_some());
     }
 
     #[test]
@@ -284,6 +413,59 @@ mod tests {
         caches.invalidate_contexts(ContextScope::Device { domain: 7, source: 0x10, function_mask: 1 });
         let left = [0x10, 0x14, 0x18].map(|source| caches.context(source).is_some());
         assert_eq!(left, [false, false, true]);
+    }
+
+    #[test]
+    fn pasid_invalidation_is_by_domain_and_pasid_and_of_every_device() {
+        let mut caches = Caches::new(Eviction::Never);
+        let entry = Ok(([0; 8], false));
+        for (source, pasid, domain) in [(1, 5, 7), (2, 5, 7), (1, 6, 7), (1, 7, 8)] {
+            caches.keep_pasid(source, pasid, CachedPasid { domain, entry });
+        }
+        let mut left = |scope| {
+            caches.invalidate_pasids(scope);
+            [(1, 5), (2, 5), (1, 6), (1, 7)].map(|(source, pasid)| caches.pasid(source, pasid).is_some())
+        };
+        assert_eq!(left(PasidScope::Pasid { domain: 8, pasid: 5 }), [true; 4]);
+        assert_eq!(left(PasidScope::Pasid { domain: 7, pasid: 5 }), [false, false, true, true]);
+        assert_eq!(left(PasidScope::Domain(8)), [false, false, true, false]);
+        assert_eq!(left(PasidScope::Global), [false; 4]);
+    }
+
+    #[test]
+    fn pages_of_a_pasid_go_by_their_own_invalidation_or_with_their_domain() {
+        let tag = |pasid| Tag { domain: 1, pasid: Some(pasid) };
+        let filled = || {
+            let mut caches = caches();
+            for pasid in [3, 4] {
+                caches.keep_leaf(PageKey::new(tag(pasid), 1, 0x1000), PAGE);
+                caches.keep_table(PageKey::new(tag(pasid), 2, 0x1000), PAGE);
+            }
+            caches
+        };
+        let left = |caches: &mut Caches| {
+            [tag(3), tag(4), Tag::domain(1)]
+                .map(|tag| (caches.leaf(tag, 0x1000).is_some(), caches.table(tag, 0x1000, 4).is_some()))
+        };
+        let pages = |address, leaves_only| PasidPageScope::Pages { domain: 1, pasid: 3, address, mask: 0, leaves_only };
+        let (all, none) = ((true, true), (false, false));
+        for (scope, expected) in [
+            (pages(0x2000, true), [all; 3]),
+            (pages(0x2000, false), [(true, false), all, all]),
+            (pages(0x1000, true), [(false, true), all, all]),
+            (PasidPageScope::All { domain: 1, pasid: 3 }, [none, all, all]),
+            (PasidPageScope::All { domain: 2, pasid: 3 }, [all; 3]),
+        ] {
+            let mut caches = filled();
+            caches.invalidate_pasid_pages(scope);
+            assert_eq!(left(&mut caches), expected, "{scope:?}");
+        }
+        let mut caches = filled();
+        caches.invalidate_pages(PageScope::Pages { domain: 1, address: 0x3000, mask: 0, leaves_only: true });
+        assert_eq!(left(&mut caches), [none, none, all], "the second stage may be below any of them");
+        let mut caches = filled();
+        caches.invalidate_pages(PageScope::Domain(1));
+        assert_eq!(left(&mut caches), [none; 3]);
     }
 
     #[test]

@@ -52,6 +52,37 @@ pub struct Configuration {
     pub fault_offset: u16,
     /// ECAP.IRO * 16: offset of the IVA and IOTLB registers.
     pub iotlb_offset: u16,
+    /// ECAP.SMTS: scalable mode.
+    pub scalable_mode: bool,
+    /// ECAP.SSTS: second-stage translation in scalable mode.
+    pub second_stage: bool,
+    /// ECAP.SSADS: accessed and dirty bits in the second stage.
+    pub second_stage_accessed_dirty: bool,
+    /// ECAP.FSTS: first-stage translation in scalable mode.
+    pub first_stage: bool,
+    /// CAP.FS5LP: first-stage tables of five levels, besides four.
+    pub first_stage_five_levels: bool,
+    /// CAP.FS1GP: 1 GiB leaves in the first stage, besides 2 MiB.
+    pub first_stage_1g: bool,
+    /// ECAP.EAFS: the extended accessed flag in the first stage.
+    pub extended_accessed: bool,
+    /// ECAP.NEST: nested translation.
+    pub nested: bool,
+    /// ECAP.PASID: requests with PASID.
+    pub pasid: bool,
+    /// ECAP.PSS + 1: bits of a PASID, 1 to 20.
+    pub pasid_bits: u8,
+    /// ECAP.RPS: RID_PASID may be other than 0.
+    pub rid_pasid: bool,
+    /// ECAP.SRS: supervisor requests.
+    pub supervisor_requests: bool,
+    /// ECAP.SMPWC: page walks of scalable mode snoop where PWSNP of the PASID table entry says so.
+    pub page_walk_coherency: bool,
+    /// ECAP.ADMS: abort-DMA mode.
+    pub abort_dma: bool,
+    /// With CAP.CM, a PASID table entry that is not present is cached under the domain id that stands in it. The
+    /// specification reserves domain id 0 for such entries, and emulated units look at the field.
+    pub absent_keeps_domain: bool,
     /// A second fault of a source that already has a pending record is not recorded (7.2.1 lets a unit choose).
     pub compress_faults: bool,
 }
@@ -83,6 +114,21 @@ impl Default for Configuration {
             max_handle_mask: 15,
             fault_offset: 0x400,
             iotlb_offset: 0x500,
+            scalable_mode: false,
+            second_stage: false,
+            second_stage_accessed_dirty: false,
+            first_stage: false,
+            first_stage_five_levels: false,
+            first_stage_1g: false,
+            extended_accessed: false,
+            nested: false,
+            pasid: false,
+            pasid_bits: 1,
+            rid_pasid: false,
+            supervisor_requests: false,
+            page_walk_coherency: false,
+            abort_dma: false,
+            absent_keeps_domain: false,
             compress_faults: false,
         }
     }
@@ -112,6 +158,27 @@ impl Configuration {
         }
     }
 
+    /// The default with scalable mode and everything that belongs to it.
+    pub fn scalable() -> Self {
+        Self {
+            scalable_mode: true,
+            second_stage: true,
+            second_stage_accessed_dirty: true,
+            first_stage: true,
+            first_stage_five_levels: true,
+            first_stage_1g: true,
+            extended_accessed: true,
+            nested: true,
+            pasid: true,
+            pasid_bits: 20,
+            rid_pasid: true,
+            supervisor_requests: true,
+            page_walk_coherency: true,
+            abort_dma: true,
+            ..Self::default()
+        }
+    }
+
     /// The value of the Capability Register.
     pub fn cap(&self) -> u64 {
         let flag = |set: bool, bit: u32| u64::from(set) << bit;
@@ -130,7 +197,9 @@ impl Configuration {
             | u64::from(self.max_address_mask & 0x3f) << 48
             | flag(true, 54)
             | flag(true, 55)
+            | flag(self.first_stage_1g, 56)
             | flag(self.posted_interrupts, 59)
+            | flag(self.first_stage_five_levels, 60)
             | flag(self.sirtp_invalidates, 62)
             | flag(self.srtp_invalidates, 63)
     }
@@ -146,6 +215,18 @@ impl Configuration {
             | flag(self.snoop_control, 7)
             | u64::from(self.iotlb_offset / 16) << 8
             | u64::from(self.max_handle_mask & 0xf) << 20
+            | flag(self.nested, 26)
+            | flag(self.supervisor_requests, 31)
+            | flag(self.extended_accessed, 34)
+            | u64::from(self.pasid_bits.saturating_sub(1) & 0x1f) << 35
+            | flag(self.pasid, 40)
+            | flag(self.scalable_mode, 43)
+            | flag(self.second_stage_accessed_dirty, 45)
+            | flag(self.second_stage, 46)
+            | flag(self.first_stage, 47)
+            | flag(self.page_walk_coherency, 48)
+            | flag(self.rid_pasid, 49)
+            | flag(self.abort_dma, 52)
     }
 
     /// Number of domain ids, 16 to 65536.
@@ -179,5 +260,11 @@ mod tests {
         };
         assert_eq!(qemu.cap(), 0x00d2_008c_222f_0606);
         assert_eq!(qemu.ecap(), 0x00f0_0f5a);
+        // The same with x-scalable-mode=on and x-pasid-mode=on, then with x-scalable-mode=on,x-flts=on; eim=off.
+        let scalable = Configuration { extended_interrupt_mode: false, scalable_mode: true, ..qemu };
+        let second = Configuration { second_stage: true, supervisor_requests: true, pasid: true, ..scalable.clone() };
+        assert_eq!((second.cap(), second.ecap()), (0x00d2_008c_222f_0606, 0x4900_80f0_0f4a));
+        let first = Configuration { first_stage: true, first_stage_1g: true, ..scalable };
+        assert_eq!((first.cap(), first.ecap()), (0x01d2_008c_222f_0606, 0x8800_00f0_0f4a));
     }
 }

@@ -110,6 +110,7 @@ impl Unit {
             Ok(interrupt) => interrupt,
             Err((reason, index, fpd)) => {
                 let fault = Fault {
+                    pasid: None,
                     reason,
                     source,
                     info: u64::from(index) << 48,

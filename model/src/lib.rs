@@ -12,18 +12,22 @@
 //!   write of software, and the callback can issue DMA and interrupts as a device would at that very moment.
 //!
 //! What the specification forbids software to do, and hardware need not survive, is kept as [`Violation`]s: a test
-//! ends with an empty list of them. Today the unit knows legacy mode; scalable mode has its places marked in
-//! `walk.rs` (translation-table mode), `caches.rs` (tags) and `queue.rs` (descriptor types).
+//! ends with an empty list of them. The unit knows legacy mode and scalable mode: first stage, second stage, nested and
+//! pass-through, with and without PASID.
 #![forbid(unsafe_code)]
 
 mod caches;
 mod configuration;
 mod faults;
+mod first_stage;
 mod interrupt;
 mod machine;
 mod memory;
+mod pasid_queue;
 mod queue;
 pub mod registers;
+mod scalable;
+mod second_stage;
 #[cfg(test)]
 mod tests;
 mod unit;
@@ -39,3 +43,4 @@ pub use memory::{LINE, Memory, View};
 pub use queue::QueueError;
 pub use unit::{Latency, Message, Unit};
 pub use violation::Violation;
+pub use walk::Request;

@@ -6,6 +6,7 @@ use crate::interrupt::Interrupt;
 use crate::memory::{Memory, View};
 use crate::unit::{Message, Unit};
 use crate::violation::Violation;
+use crate::walk::Request;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -165,7 +166,7 @@ impl Machine {
         len: u64,
         access: Access,
     ) -> Result<Vec<(u64, u64)>, Fault> {
-        self.unit(unit, |unit, memory| unit.remap(memory, source, address, len, access))
+        self.request(unit, &Request::new(source, access), address, len)
     }
 
     /// The same asked of a unit that has nothing cached, and without a trace. With [`Machine::dma`] this is the range
@@ -178,7 +179,23 @@ impl Machine {
         len: u64,
         access: Access,
     ) -> Result<Vec<(u64, u64)>, Fault> {
-        self.unit(unit, |unit, memory| unit.cold().remap(memory, source, address, len, access))
+        self.request_cold(unit, &Request::new(source, access), address, len)
+    }
+
+    /// As [`Machine::dma`], with all that a device may say.
+    pub fn request(&self, unit: usize, request: &Request, address: u64, len: u64) -> Result<Vec<(u64, u64)>, Fault> {
+        self.unit(unit, |unit, memory| unit.remap(memory, request, address, len))
+    }
+
+    /// As [`Machine::dma_cold`], with all that a device may say.
+    pub fn request_cold(
+        &self,
+        unit: usize,
+        request: &Request,
+        address: u64,
+        len: u64,
+    ) -> Result<Vec<(u64, u64)>, Fault> {
+        self.unit(unit, |unit, memory| unit.cold().remap(memory, request, address, len))
     }
 
     /// A device writes bytes: `Ok` with what became of an interrupt request, `Ok(None)` for memory.

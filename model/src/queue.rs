@@ -1,7 +1,8 @@
 //! The invalidation queue (6.5.2) and the invalidation completion event (11.4.9).
 
-use crate::caches::{ContextScope, InterruptScope, PageScope};
+use crate::caches::{ContextScope, InterruptScope, PageScope, PasidPageScope, PasidScope};
 use crate::memory::{Memory, View};
+use crate::pasid_queue;
 use crate::registers::{FSTS, ICS, IEADDR, IECTL, IEDATA, IEUADDR, IM, IP, IQA, IQE, IQERCD, IQH, IQT, ITE, IWC, QIE};
 use crate::registers::{GSTS, ICE};
 use crate::unit::Unit;
@@ -29,6 +30,8 @@ pub enum QueueError {
 pub(crate) enum Descriptor {
     Context(ContextScope),
     Pages(PageScope),
+    Pasids(PasidScope),
+    PasidPages(PasidPageScope),
     Interrupts(InterruptScope),
     Wait { status: Option<(u64, u32)>, interrupt: bool },
 }
@@ -125,6 +128,9 @@ impl Unit {
                 let status = (low >> 5 & 1 != 0).then_some((high, (low >> 32) as u32));
                 Ok(Descriptor::Wait { status, interrupt: low >> 4 & 1 != 0 })
             }
+            // Scalable mode's, and only in it.
+            6 if self.root_table >> 10 & 3 == 1 => pasid_queue::pasid_iotlb(low, high),
+            7 if self.root_table >> 10 & 3 == 1 => pasid_queue::pasid_cache(low, high),
             _ => Err(QueueError::Type),
         }
     }
@@ -152,6 +158,14 @@ impl Unit {
             Descriptor::Pages(scope) => {
                 memory.drain_write_buffer();
                 self.pages_invalidated(scope);
+            }
+            Descriptor::Pasids(scope) => {
+                memory.drain_write_buffer();
+                self.pasids_invalidated(scope);
+            }
+            Descriptor::PasidPages(scope) => {
+                memory.drain_write_buffer();
+                self.caches.invalidate_pasid_pages(scope);
             }
             Descriptor::Interrupts(scope) => {
                 memory.drain_write_buffer();

@@ -1,6 +1,6 @@
 //! One remapping unit: its registers come to life here (chapter 11.4).
 
-use crate::caches::{Caches, ContextScope, Eviction, InterruptScope, PageScope};
+use crate::caches::{Caches, ContextScope, Eviction, InterruptScope, PageScope, PasidScope};
 use crate::configuration::Configuration;
 use crate::memory::Memory;
 use crate::queue::Descriptor;
@@ -37,6 +37,15 @@ enum Work {
     Descriptor(Descriptor),
 }
 
+/// Global invalidations that software owes.
+#[derive(Clone, Copy, Default, Debug)]
+struct Due {
+    contexts: bool,
+    pasids: bool,
+    pages: bool,
+    interrupts: bool,
+}
+
 /// A remapping unit.
 #[derive(Clone, Debug)]
 pub struct Unit {
@@ -50,11 +59,13 @@ pub struct Unit {
     /// The fault record that the next fault goes into.
     pub(crate) next_record: u16,
     pub(crate) messages: Vec<Message>,
+    /// The unit is only asked what it would do: nothing of memory changes.
+    pub(crate) traceless: bool,
     latency: Latency,
     looks: u32,
     work: VecDeque<Work>,
-    /// What must be invalidated globally since the last SRTP (contexts, pages) and SIRTP.
-    due: [bool; 3],
+    /// What must be invalidated globally since the last SRTP (contexts, pages, in scalable mode PASIDs) and SIRTP.
+    due: Due,
     violations: Vec<Violation>,
 }
 
@@ -76,10 +87,11 @@ impl Unit {
             interrupt_table: 0,
             next_record: 0,
             messages: Vec::new(),
+            traceless: false,
             latency: Latency::Immediate,
             looks: 0,
             work: VecDeque::new(),
-            due: [false; 3],
+            due: Due::default(),
             violations: Vec::new(),
         }
     }
@@ -119,6 +131,7 @@ impl Unit {
     pub fn cold(&self) -> Self {
         let mut unit = self.clone();
         unit.caches = Caches::new(Eviction::Never);
+        unit.traceless = true;
         unit
     }
 
@@ -291,11 +304,17 @@ impl Unit {
         let status = self.registers.get32(GSTS);
         match bit {
             SRTP => {
+                let old = self.root_table;
                 self.root_table = self.registers.get(RTADDR);
+                if status & TE != 0 && (old ^ self.root_table) & 3 << 10 != 0 {
+                    self.violation(Violation::TableModeChanged);
+                }
                 let owed = !self.configuration.srtp_invalidates;
-                self.due[..2].copy_from_slice(&[owed; 2]);
+                let scalable = self.root_table >> 10 & 3 == 1;
+                self.due = Due { contexts: owed, pasids: owed && scalable, pages: owed, ..self.due };
                 if !owed {
                     self.caches.invalidate_contexts(ContextScope::Global);
+                    self.caches.invalidate_pasids(PasidScope::Global);
                     self.caches.invalidate_pages(PageScope::Global);
                 }
                 self.registers.update(GSTS, SRTP.into(), 0);
@@ -306,8 +325,8 @@ impl Unit {
                     self.interrupt_table &= !0x800;
                     self.violation(Violation::NotSupported(IRTA));
                 }
-                self.due[2] = !self.configuration.sirtp_invalidates;
-                if !self.due[2] {
+                self.due.interrupts = !self.configuration.sirtp_invalidates;
+                if !self.due.interrupts {
                     self.caches.invalidate_interrupts(InterruptScope::Global);
                 }
                 self.registers.update(GSTS, SIRTP.into(), 0);
@@ -337,7 +356,7 @@ impl Unit {
                 if status & SRTP == 0 {
                     self.violation(Violation::TranslationWithoutRootTable);
                 }
-                if self.due[0] || self.due[1] {
+                if self.due.contexts || self.due.pasids || self.due.pages {
                     self.violation(Violation::InvalidationDue(RTADDR));
                 }
             }
@@ -348,7 +367,7 @@ impl Unit {
                 if status & QIE == 0 {
                     self.violation(Violation::RemappingWithoutQueue);
                 }
-                if self.due[2] {
+                if self.due.interrupts {
                     self.violation(Violation::InvalidationDue(IRTA));
                 }
             }
@@ -406,18 +425,24 @@ impl Unit {
     }
 
     pub(crate) fn contexts_invalidated(&mut self, scope: ContextScope) {
-        self.due[0] &= scope != ContextScope::Global;
+        self.due.contexts &= scope != ContextScope::Global;
         self.caches.invalidate_contexts(scope);
+    }
+
+    pub(crate) fn pasids_invalidated(&mut self, scope: PasidScope) {
+        // PASIDs invalidated before contexts can be cached again under the old context.
+        self.due.pasids &= scope != PasidScope::Global || self.due.contexts;
+        self.caches.invalidate_pasids(scope);
     }
 
     pub(crate) fn pages_invalidated(&mut self, scope: PageScope) {
         // Pages invalidated before contexts can be cached again under the old context (6.6): the order is owed too.
-        self.due[1] &= scope != PageScope::Global || self.due[0];
+        self.due.pages &= scope != PageScope::Global || self.due.contexts || self.due.pasids;
         self.caches.invalidate_pages(scope);
     }
 
     pub(crate) fn interrupts_invalidated(&mut self, scope: InterruptScope) {
-        self.due[2] &= scope != InterruptScope::Global;
+        self.due.interrupts &= scope != InterruptScope::Global;
         self.caches.invalidate_interrupts(scope);
     }
 }

@@ -30,8 +30,11 @@ pub enum Violation {
     NotSupported(u16),
     /// A present context entry with domain id 0 while CAP.CM=1, which reserves it (6.1): the source-id.
     DomainZero(u16),
-    /// Two present context entries of one domain id with different page tables (6.2.1): the domain id.
+    /// Two present context entries of one domain id with different page tables, or in scalable mode two PASID table
+    /// entries that would be cached under one tag (6.2.1): the domain id.
     DomainWithTwoTables(u16),
+    /// SRTP with another translation-table mode (RTADDR.TTM) than before while translation is on (11.4.5).
+    TableModeChanged,
     /// A pass-through context entry whose AW is not the largest that the unit has (9.3): the source-id.
     PassThroughWidth(u16),
     /// A global invalidation was due after SRTP or SIRTP (CAP.ESRTPS or CAP.ESIRTPS clear) and not made, contexts

@@ -1,15 +1,41 @@
-//! DMA remapping of requests without PASID (chapter 3): root table, context table, second-stage tables.
+//! DMA remapping (chapter 3): a request on its way, and legacy mode's root and context tables.
 
-use crate::caches::{CachedContext, CachedPage, PageKey, shift};
+use crate::caches::{CachedContext, READ, WRITE};
 use crate::faults::{Access, Fault, Reason};
 use crate::memory::{Memory, View};
 use crate::registers::{GSTS, PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, TE};
+use crate::scalable::Way;
+use crate::second_stage::SecondStage;
 use crate::unit::Unit;
 use crate::violation::Violation;
 
 /// The addresses that are interrupt requests and never memory (3.14).
 const INTERRUPT_RANGE: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// What a device puts on the bus beside the address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Request {
+    /// The requester id.
+    pub source: u16,
+    /// The PASID, if the request has one.
+    pub pasid: Option<u32>,
+    /// The request asks for supervisor privilege; only one with PASID can.
+    pub supervisor: bool,
+    /// What the request wants.
+    pub access: Access,
+}
+
+impl Request {
+    /// A request without PASID.
+    pub fn new(source: u16, access: Access) -> Self {
+        Self { source, pasid: None, supervisor: false, access }
+    }
+
+    /// A request with PASID and without supervisor privilege.
+    pub fn with_pasid(source: u16, pasid: u32, access: Access) -> Self {
+        Self { pasid: Some(pasid), ..Self::new(source, access) }
+    }
+}
 
 /// A context entry of legacy mode (9.3).
 #[derive(Clone, Copy)]
@@ -45,22 +71,21 @@ impl Unit {
     /// Where each part of a request goes, or the fault that blocks it (recorded).
     pub(crate) fn remap(
         &mut self,
-        memory: &Memory,
-        source: u16,
+        memory: &mut Memory,
+        request: &Request,
         address: u64,
         len: u64,
-        access: Access,
     ) -> Result<Vec<(u64, u64)>, Fault> {
         let mut parts: Vec<(u64, u64)> = Vec::new();
         let mut done = 0;
         while done < len {
             let Some(at) = address.checked_add(done) else {
-                let fault = self.fault(Reason::BEYOND_WIDTH, source, u64::MAX, access, false);
+                let fault = fault(Reason::BEYOND_WIDTH, request, u64::MAX, false);
                 self.record(&fault);
                 return Err(fault);
             };
             let in_page = (4096 - at % 4096).min(len - done);
-            let target = match self.remap_page(memory, source, at, access) {
+            let target = match self.remap_page(memory, request, at) {
                 Ok(target) => target,
                 Err(fault) => {
                     self.record(&fault);
@@ -76,38 +101,69 @@ impl Unit {
         Ok(parts)
     }
 
-    fn fault(&self, reason: Reason, source: u16, address: u64, access: Access, fpd: bool) -> Fault {
-        Fault { reason, source, info: address & !0xfff, access, silenced: fpd && reason.qualified() }
-    }
-
-    fn remap_page(&mut self, memory: &Memory, source: u16, address: u64, access: Access) -> Result<u64, Fault> {
-        if INTERRUPT_RANGE.contains(&address) {
-            return Err(self.fault(Reason::ABORTED, source, address, access, false));
+    fn remap_page(&mut self, memory: &mut Memory, request: &Request, address: u64) -> Result<u64, Fault> {
+        // Only a request without PASID can be an interrupt (3.14).
+        if INTERRUPT_RANGE.contains(&address) && request.pasid.is_none() {
+            return Err(fault(Reason::ABORTED, request, address, false));
         }
         if self.registers.get32(GSTS) & TE == 0 {
-            let blocked = self.protected(address);
-            return if blocked {
-                Err(self.fault(Reason::ABORTED, source, address, access, false))
-            } else {
-                Ok(address)
+            return match self.protected(address) || request.pasid.is_some() {
+                true => Err(fault(Reason::ABORTED, request, address, false)),
+                false => Ok(address),
             };
         }
-        // The translation-table mode was latched by SRTP; 01 (scalable) will branch off here.
+        // The translation-table mode was latched by SRTP.
         match self.root_table >> 10 & 3 {
-            0 => {}
-            3 => return Err(self.fault(Reason::ABORTED, source, address, access, false)),
-            _ => return Err(self.fault(Reason::TABLE_MODE, source, address, access, false)),
+            0 => self.remap_legacy(memory, request, address),
+            1 if self.configuration.scalable_mode => self.remap_scalable(memory, request, address),
+            3 => Err(fault(Reason::ABORTED, request, address, false)),
+            _ => Err(fault(Reason::TABLE_MODE, request, address, false)),
+        }
+    }
+
+    fn remap_legacy(&mut self, memory: &mut Memory, request: &Request, address: u64) -> Result<u64, Fault> {
+        if request.pasid.is_some() {
+            return Err(fault(Reason::PASID_IN_LEGACY_MODE, request, address, false));
         }
         let context =
-            self.context(memory, source).map_err(|(reason, fpd)| self.fault(reason, source, address, access, fpd))?;
+            self.context(memory, request.source).map_err(|(reason, fpd)| fault(reason, request, address, fpd))?;
         let fpd = context.fault_processing_disable();
-        let target = self.second_stage(memory, context, address, access).and_then(|target| {
-            match INTERRUPT_RANGE.contains(&target) {
-                true => Err(Reason::INTERRUPT_RANGE),
-                false => Ok(target),
+        let target = match context.translation_type() {
+            2 => self.through(address).map_err(|_| Reason::BEYOND_WIDTH),
+            _ => {
+                let stage = SecondStage {
+                    domain: context.domain(),
+                    root: context.second_stage(),
+                    levels: context.address_width() + 2,
+                    scalable: false,
+                    view: self.view(),
+                    accessed_dirty: false,
+                };
+                self.second_stage(memory, &stage, address, wanted(request)).map(|found| found.address)
             }
+        };
+        let target = target.and_then(|target| match INTERRUPT_RANGE.contains(&target) {
+            true => Err(Reason::INTERRUPT_RANGE),
+            false => Ok(target),
         });
-        target.map_err(|reason| self.fault(reason, source, address, access, fpd))
+        target.map_err(|reason| fault(reason, request, address, fpd))
+    }
+
+    fn remap_scalable(&mut self, memory: &mut Memory, request: &Request, address: u64) -> Result<u64, Fault> {
+        let (way, silent) =
+            self.way(memory, request).map_err(|(reason, silent)| fault(reason, request, address, silent))?;
+        let target = match way {
+            Way::First(stage) => self.first_stage(memory, &stage, request, address),
+            Way::Second(stage) => {
+                self.second_stage(memory, &stage, address, wanted(request)).map(|found| found.address)
+            }
+            Way::Through => self.through(address),
+        };
+        let target = target.and_then(|target| match INTERRUPT_RANGE.contains(&target) {
+            true => Err(Reason::SCALABLE_INTERRUPT_RANGE),
+            false => Ok(target),
+        });
+        target.map_err(|reason| fault(reason, request, address, silent))
     }
 
     /// Protected memory regions block DMA while translation is off (11.4.8).
@@ -186,90 +242,22 @@ impl Unit {
         }
         Ok(context)
     }
+}
 
-    /// The second-stage walk of one address (3.6, 9.8).
-    fn second_stage(&mut self, memory: &Memory, context: Context, address: u64, access: Access) -> Result<u64, Reason> {
-        let levels = context.address_width() + 2;
-        let width = (shift(levels) + 9).min(u32::from(self.configuration.guest_address_width));
-        if address >> width != 0 {
-            return Err(Reason::BEYOND_WIDTH);
-        }
-        if context.translation_type() == 2 {
-            return Ok(address);
-        }
-        let domain = context.domain();
-        let wanted = if access == Access::Read { 1 } else { 2 };
-        let denied = if access == Access::Read { Reason::READ } else { Reason::WRITE };
-        let finish = |level: u8, page: CachedPage| {
-            let base = page.target.map_err(|reason| match reason {
-                Reason::READ | Reason::WRITE => denied,
-                other => other,
-            })?;
-            match page.permissions & wanted {
-                0 => Err(denied),
-                _ => Ok(base | address & ((1 << shift(level)) - 1)),
-            }
-        };
-        if let Some((level, page)) = self.caches.leaf(domain, address) {
-            return finish(level, page);
-        }
-        let (mut level, mut table, mut permissions) = (levels, context.second_stage(), 3);
-        if let Some((cached_level, page)) = self.caches.table(domain, address, levels) {
-            (level, table, permissions) = (cached_level - 1, page.target.map_err(|_| denied)?, page.permissions);
-        }
-        loop {
-            let at = table + 8 * (address >> shift(level) & 0x1ff);
-            let entry = memory.read_u64(at, self.view()).ok_or(Reason::PAGING_ACCESS)?;
-            let key = PageKey::new(domain, level, address);
-            let bad = if entry & 3 == 0 {
-                Some(denied)
-            } else if entry & self.reserved(level, entry) != 0 {
-                Some(Reason::PAGING_RESERVED)
-            } else {
-                None
-            };
-            if let Some(reason) = bad {
-                // An entry that is not present or erroneous is remembered where CM allows it.
-                if self.configuration.caching_mode {
-                    let page = CachedPage { target: Err(reason), permissions: 0 };
-                    self.caches.keep_leaf(PageKey::new(domain, 1, address), page);
-                    if level > 1 && reason == denied {
-                        self.caches.keep_table(key, page);
-                    }
-                }
-                return Err(reason);
-            }
-            permissions &= entry & 3;
-            let leaf = level == 1 || entry & 0x80 != 0;
-            let page = CachedPage { target: Ok(entry & ADDRESS & !((1 << 12) - 1)), permissions };
-            if leaf {
-                if permissions & wanted != 0 || self.configuration.caching_mode {
-                    self.caches.keep_leaf(key, page);
-                }
-                return finish(level, page);
-            }
-            self.caches.keep_table(key, page);
-            (table, level) = (entry & ADDRESS, level - 1);
-        }
+fn wanted(request: &Request) -> u64 {
+    match request.access {
+        Access::Read => READ,
+        Access::Write => WRITE,
     }
+}
 
-    /// The bits that must be 0 in a present second-stage entry (9.8). Bits 6:2 and 10:8 are ignored in legacy mode,
-    /// so that EPT tables can be shared.
-    fn reserved(&self, level: u8, entry: u64) -> u64 {
-        let mut reserved = self.configuration.beyond_host_width() & 0x000f_ffff_ffff_f000;
-        // TM, without device-TLBs.
-        reserved |= 1 << 62;
-        if !self.configuration.snoop_control {
-            reserved |= 1 << 11;
-        }
-        let large = match level {
-            2 => self.configuration.pages_2m,
-            3 => self.configuration.pages_1g,
-            _ => false,
-        };
-        if level > 1 && entry & 0x80 != 0 {
-            reserved |= if large { (1 << shift(level)) - (1 << 12) } else { 0x80 };
-        }
-        reserved
+fn fault(reason: Reason, request: &Request, address: u64, silent: bool) -> Fault {
+    Fault {
+        reason,
+        source: request.source,
+        pasid: request.pasid,
+        info: address & !0xfff,
+        access: request.access,
+        silenced: silent && reason.qualified(),
     }
 }

@@ -3,6 +3,7 @@
 mod commands;
 mod interrupts;
 mod invalidation;
+mod scalable;
 mod translation;
 
 use crate::registers::*;
