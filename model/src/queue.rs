@@ -19,7 +19,7 @@ pub enum QueueError {
     Type = 3,
     /// A reserved field, a reserved granularity or a value beyond what CAP and ECAP report.
     Reserved = 4,
-    /// IQA.DW=1 (256-bit descriptors) on a unit without scalable mode.
+    /// IQA.DW=1 (256-bit descriptors) on a unit without scalable mode, or DW=0 in scalable mode.
     Width = 5,
     /// The tail is not a multiple of the descriptor's size.
     Alignment = 6,
@@ -43,18 +43,29 @@ impl Unit {
         while self.registers.get32(GSTS) & QIE != 0 && self.registers.get32(FSTS) & (IQE | ITE | ICE) == 0 {
             let (head, tail, queue) = (self.registers.get(IQH), self.registers.get(IQT), self.registers.get(IQA));
             let size = 4096u64 << (queue & 7);
-            if queue & 0x800 != 0 {
+            let wide = queue & 0x800 != 0;
+            // Scalable mode has wide descriptors only, and a unit without it narrow ones only (11.4.9.3).
+            if wide && !self.configuration.scalable_mode || !wide && self.root_table >> 10 & 3 == 1 {
                 return self.queue_error(QueueError::Width);
             }
+            let bytes = if wide { 32 } else { 16 };
             if tail >= size {
                 return self.queue_error(QueueError::Tail);
+            }
+            if tail % bytes != 0 {
+                return self.queue_error(QueueError::Alignment);
             }
             if head == tail {
                 return;
             }
-            match self.decode(memory.read_u128((queue & !0xfff) + head, View::COHERENT)) {
+            let at = (queue & !0xfff) + head;
+            let fetched = match wide && memory.read_u128(at + 16, View::COHERENT) != Some(0) {
+                true => Err(QueueError::Reserved),
+                false => self.decode(memory.read_u128(at, View::COHERENT)),
+            };
+            match fetched {
                 Ok(descriptor) => {
-                    self.registers.set(IQH, (head + 16) % size);
+                    self.registers.set(IQH, (head + bytes) % size);
                     self.queue_work(descriptor);
                 }
                 // The head stays at the bad descriptor.

@@ -5,6 +5,7 @@ use crate::interface::Interface;
 use crate::interrupts::InterruptTable;
 use crate::queue::Queue;
 use crate::ring::{QueueLayout, Ring};
+use crate::scalable::TranslationMode;
 use crate::spec::interrupt::DestinationMode;
 use crate::spec::invalidation::{Descriptor, DescriptorWidth};
 use crate::spec::registers::*;
@@ -40,20 +41,26 @@ pub struct Configuration {
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {
-    /// Turns the invalidation queue on, one page of 128-bit descriptors. A unit that has none (ECAP.QI = 0) is told to
+    /// Turns the invalidation queue on: 256 places, of 128 bits in legacy mode and of 256 bits in scalable mode. A unit that
+    /// has none (ECAP.QI = 0) is told to
     /// forget by registers from here on; it cannot remap interrupts.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] before [`Self::mask_and_clear_faults`] or a second time, [`Error::OutOfMemory`],
     /// [`Error::QueueHeadNotZero`], [`Error::Timeout`].
     pub fn enable_queue<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
-        self.enable_queue_with(memory, QueueLayout::LEGACY)
+        let layout = match self.translation_mode() {
+            TranslationMode::Legacy => QueueLayout::LEGACY,
+            TranslationMode::Scalable => QueueLayout::SCALABLE,
+        };
+        self.enable_queue_with(memory, layout)
     }
 
     /// As [`Self::enable_queue`], with a ring of another size or with 256-bit descriptors.
     ///
     /// # Errors
-    /// Those of [`Self::enable_queue`]; [`Error::Unsupported`] for 256-bit descriptors without ECAP.SMTS.
+    /// Those of [`Self::enable_queue`]; [`Error::Unsupported`] for 256-bit descriptors without ECAP.SMTS, and for 128-bit
+    /// descriptors in scalable mode.
     pub fn enable_queue_with<M: DmaMemory>(&mut self, memory: &mut M, layout: QueueLayout) -> Result<(), Error> {
         let step = Step::EnableQueue;
         if !self.faults_cleared {
@@ -69,6 +76,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         if layout.width == DescriptorWidth::Wide && !self.capabilities.scalable_mode() {
             return Err(Error::Unsupported { capability: "256-bit descriptors (ECAP.SMTS)" });
+        }
+        if layout.width == DescriptorWidth::Narrow && self.translation_mode() == TranslationMode::Scalable {
+            return Err(Error::Unsupported { capability: "128-bit descriptors in scalable mode" });
         }
         let ring = self.allocate(memory, step, layout.pages(), PAGE_SIZE * layout.pages() as u64)?;
         let status = self.allocate(memory, step, 1, PAGE_SIZE)?;
@@ -113,13 +123,17 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.create_root_table(memory)?;
         }
         let Some(root) = self.root_table else { return Err(Error::OutOfMemory(step)) };
-        // TTM (11:10) = 00b: legacy mode.
-        self.refuse_other_table_mode(root.as_u64())?;
+        let mode = match self.translation_mode() {
+            TranslationMode::Legacy => 0,
+            TranslationMode::Scalable => RTADDR_TTM_SCALABLE,
+        };
+        let address = root.as_u64() | mode;
+        self.refuse_other_table_mode(address)?;
         self.flush_write_buffer()?;
-        self.registers.write(RTADDR, root.as_u64());
+        self.registers.write(RTADDR, address);
         self.command(step, Global::ROOT_TABLE_POINTER, true)?;
         if !self.capabilities.enhanced_set_root_table_pointer() {
-            // The context cache first and to the end: the IOTLB may be filled again from it (section 6.2.2.1).
+            // The context cache first and to the end: what is below may be filled again from it (section 6.2.2.1).
             self.invalidate_all_translations(memory)?;
         }
         self.root_table_set = true;

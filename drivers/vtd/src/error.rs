@@ -1,7 +1,8 @@
 //! What can fail, with what the hardware said.
 
 use crate::spec::invalidation::Descriptor;
-use addr::{ApicId, Bdf, DomainId, HostPhys, Vector};
+use crate::spec::pasid::Pasid;
+use addr::{ApicId, Bdf, DomainId, GuestPhys, HostPhys, Vector};
 use core::fmt;
 
 /// The step of a command that hardware did not answer.
@@ -160,9 +161,13 @@ pub enum Error {
     NotAtomic(Bdf),
     /// The unit keeps no list of more devices with device-TLBs.
     TooManyDeviceTlbs(Bdf),
-    /// The root of a second-stage table is not a 4 KiB page below 2^52.
+    /// The PASID has more bits than the unit knows (ECAP.PSS), or is that of requests without PASID.
+    PasidOutOfRange(Pasid),
+    /// The root of a table is not a 4 KiB page below 2^52.
     BadTable(HostPhys),
-    /// The unit has no second-stage tables of so many levels.
+    /// The root of a guest's first-stage table is not a page that its second stage can translate.
+    BadFirstStageTable(GuestPhys),
+    /// The unit has no tables of so many levels.
     LevelsUnsupported(u8),
     /// A root entry of the driver's does not read as it was written.
     CorruptTable(Bdf),
@@ -231,8 +236,10 @@ impl fmt::Display for Error {
             Self::DomainOutOfRange(domain) => write!(f, "domain id {domain} is out of range"),
             Self::NotAtomic(source) => write!(f, "the assignment of {source} cannot change by one store"),
             Self::TooManyDeviceTlbs(source) => write!(f, "no room for the device-TLB of {source}"),
-            Self::BadTable(table) => write!(f, "{table} is no second-stage table"),
-            Self::LevelsUnsupported(levels) => write!(f, "no second-stage tables of {levels} levels"),
+            Self::PasidOutOfRange(pasid) => write!(f, "PASID {pasid} is out of range"),
+            Self::BadTable(table) => write!(f, "{table} is no page table"),
+            Self::BadFirstStageTable(table) => write!(f, "{table} is no first-stage table of a guest"),
+            Self::LevelsUnsupported(levels) => write!(f, "no page tables of {levels} levels"),
             Self::CorruptTable(source) => write!(f, "the root entry of {source} is not the driver's"),
             Self::BadTableSize(entries) => write!(f, "an interrupt remapping table of {entries} entries is impossible"),
             Self::NoInterruptEntries(count) => write!(f, "no block of {count} interrupt entries"),

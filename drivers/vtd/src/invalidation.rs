@@ -94,7 +94,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     fn isolate<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Result<bool, Error> {
         let Some(descriptors) = self.deny(memory, source) else { return Ok(false) };
         let outcome = self
-            .begin_quietly(memory, &mut descriptors.into_iter())
+            .begin_quietly(memory, &mut descriptors.into_iter().flatten())
             .and_then(|submitted| self.complete_quietly(memory, submitted));
         if let Err(error) = outcome {
             self.poisoned = true;

@@ -123,7 +123,7 @@ impl IotlbInvalidation {
 
 /// The proof that *one* unit has forgotten the translations that an [`Invalidation`] names, under one domain id.
 ///
-/// Made by [`Unit::invalidate`] alone, after the unit has reported completion. Where several units walk the same
+/// Made by [`Unit::invalidate`] and [`Unit::invalidate_first_stage`] alone, after the unit has reported completion. Where several units walk the same
 /// table, each must have completed: keep the [`paging::Flush`] until the last has, and complete it with any of them.
 /// It speaks of the changes made before it was made: complete the flush with it at once, and do not keep it.
 #[derive(PartialEq, Eq, Debug)]
@@ -133,6 +133,19 @@ pub struct IotlbInvalidated {
     bytes: u64,
     tables_changed: bool,
     only_added: bool,
+}
+
+impl IotlbInvalidated {
+    /// The proof for a change that the unit has just been made to forget.
+    pub(crate) fn of<I: InputAddress>(change: &Invalidation<I>) -> Self {
+        Self {
+            root: change.root,
+            start: change.start.to_u64(),
+            bytes: change.len,
+            tables_changed: change.tables_changed,
+            only_added: change.only_added,
+        }
+    }
 }
 
 impl<I: InputAddress> InvalidationComplete<I> for IotlbInvalidated {
@@ -173,13 +186,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             };
             self.invalidate_iotlb(memory, [range])?;
         }
-        Ok(IotlbInvalidated {
-            root: change.root,
-            start,
-            bytes,
-            tables_changed: change.tables_changed,
-            only_added: change.only_added,
-        })
+        Ok(IotlbInvalidated::of(change))
     }
 
     /// Invalidates parts of the IOTLB, in batches of one wait each, and returns when hardware no longer holds or

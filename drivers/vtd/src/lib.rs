@@ -1,5 +1,5 @@
-//! Driver of one Intel VT-d remapping unit: legacy mode, second-stage translation, queued invalidation, interrupt
-//! remapping and posting, fault recording.
+//! Driver of one Intel VT-d remapping unit: legacy and scalable mode, first and second stage, queued invalidation,
+//! interrupt remapping and posting, fault recording.
 //!
 //! The driver knows no kernel. It reaches the unit's registers through [`Registers`], time through [`Clock`] and the
 //! memory that it shares with hardware through [`DmaMemory`]; on the host, tests put a unit in software behind them.
@@ -30,6 +30,7 @@ mod queue;
 mod recovery;
 mod register_invalidation;
 mod ring;
+mod scalable;
 pub mod spec;
 mod tables;
 mod takeover;
@@ -50,10 +51,12 @@ pub use memory::DmaMemory;
 pub use posted::PostedInterruptDescriptor;
 pub use protected_memory::ProtectedMemory;
 pub use ring::QueueLayout;
+pub use scalable::{Translation, TranslationMode};
 pub use spec::capability::{Capabilities, Levels};
 pub use spec::fault::{FaultKind, FaultReason, FaultRecord};
 pub use spec::interrupt::{DestinationMode, Polarity, Trigger};
 pub use spec::invalidation::DescriptorWidth;
+pub use spec::pasid::Pasid;
 pub use spec::registers::Global;
 pub use takeover::{Handover, Platform};
 pub use unit::Unit;

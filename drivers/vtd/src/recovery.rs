@@ -181,6 +181,8 @@ fn wider(descriptor: Descriptor, capabilities: Capabilities) -> Option<Descripto
     let wider = match descriptor.descriptor_type() {
         DescriptorType::ContextCache => Descriptor::context_cache_global(),
         DescriptorType::Iotlb => Descriptor::iotlb_global(drain),
+        DescriptorType::PasidCache => Descriptor::pasid_cache_global(),
+        DescriptorType::PasidIotlb => Descriptor::iotlb_global(drain),
         DescriptorType::InterruptEntryCache => Descriptor::interrupt_entry_cache_global(),
         _ => descriptor.whole_device_tlb()?,
     };

@@ -25,6 +25,9 @@ impl QueueLayout {
     /// One page of 128-bit descriptors.
     pub const LEGACY: Self = Self { size: 0, width: DescriptorWidth::Narrow };
 
+    /// Two pages of 256-bit descriptors.
+    pub const SCALABLE: Self = Self { size: 1, width: DescriptorWidth::Wide };
+
     /// Pages of the ring.
     pub const fn pages(self) -> usize {
         1 << (self.size & 7)

@@ -1,4 +1,4 @@
-//! Root and context tables: which device is translated by which second-stage table.
+//! Root and context tables of legacy mode: which device is translated by which second-stage table.
 //!
 //! A table that is not there denies. At no moment can hardware read one half of one context entry and one half of another.
 //! A present entry changes by one store: of all 128 bits where memory can do that, or of one half where the other is
@@ -10,6 +10,7 @@
 use crate::device_tlb::{self, DeviceTlb};
 use crate::error::{Error, Step};
 use crate::memory::{at, publish, store};
+use crate::scalable::Translation;
 use crate::spec::capability::{Capabilities, Levels};
 use crate::spec::context::{ContextEntry, ENTRY_BYTES, PRESENT, TABLE_MASK, root_entry_low};
 use crate::spec::invalidation::{Descriptor, Drain};
@@ -18,16 +19,17 @@ use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId, HostPhys, PAGE_SIZE};
 
 /// What a device is to reach.
-struct Assignment {
-    domain: DomainId,
-    table: HostPhys,
-    levels: Levels,
-    device_tlb: Option<DeviceTlb>,
+#[derive(Clone, Copy)]
+pub(crate) struct Assignment {
+    pub domain: DomainId,
+    pub table: HostPhys,
+    pub levels: Levels,
+    pub device_tlb: Option<DeviceTlb>,
 }
 
 /// Whether a device may reach nothing while its assignment changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gap {
+pub(crate) enum Gap {
     Allowed,
     Forbidden,
 }
@@ -98,11 +100,12 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         assignment: Assignment,
         gap: Gap,
     ) -> Result<(), Error> {
+        if let Some(scalable) = self.scalable {
+            return (scalable.change)(self, memory, source, assignment, gap);
+        }
         let Assignment { domain, table, levels, device_tlb } = assignment;
         self.refuse_if_poisoned()?;
-        if domain.0 == 0 || u32::from(domain.0) >= self.capabilities.domains() {
-            return Err(Error::DomainOutOfRange(domain));
-        }
+        self.check_domain(domain)?;
         if !self.capabilities.supports_levels(levels) {
             return Err(Error::LevelsUnsupported(levels.count()));
         }
@@ -115,17 +118,40 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if device_tlb.is_some() && !self.device_tlbs.has_room(source) {
             return Err(Error::TooManyDeviceTlbs(source));
         }
-        let entry = self.context_entry_or_create(memory, source)?;
-        let old = read(memory, entry);
         let mut new = ContextEntry::new(table, levels, domain);
         if device_tlb.is_some() {
             new = new.with_device_tlb();
         }
+        self.change_entry(memory, source, new, gap)?;
+        if let Some(device_tlb) = device_tlb {
+            self.device_tlbs.add(source, domain, device_tlb);
+        }
+        Ok(())
+    }
+
+    /// Refuses domain id 0, which caching mode reserves, and those that the unit has not.
+    pub(crate) fn check_domain(&self, domain: DomainId) -> Result<(), Error> {
+        match domain.0 == 0 || u32::from(domain.0) >= self.capabilities.domains() {
+            true => Err(Error::DomainOutOfRange(domain)),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives a device a context entry, in the place of the one that it may have.
+    pub(crate) fn change_entry<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        new: ContextEntry,
+        gap: Gap,
+    ) -> Result<(), Error> {
+        let entry = self.context_entry_or_create(memory, source)?;
+        let old = read(memory, entry);
         let changed = if !old.is_present() {
             self.withdraw(memory, source, entry)?;
             store(memory, self.capabilities, at(entry, 8), new.high);
             store(memory, self.capabilities, entry, new.low);
-            self.announce(memory, source, domain)
+            self.announce(memory, source, new.domain())
         } else if exchange(memory, self.capabilities, entry, old, new) {
             self.invalidate_assignment(memory, source, old.domain(), old.domain())
         } else if gap == Gap::Forbidden {
@@ -134,16 +160,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.withdraw(memory, source, entry)?;
             store(memory, self.capabilities, at(entry, 8), new.high);
             store(memory, self.capabilities, entry, new.low);
-            self.announce(memory, source, domain)
+            self.announce(memory, source, new.domain())
         };
         if let Err(error) = changed {
             store(memory, self.capabilities, entry, 0);
             return Err(error);
         }
         self.device_tlbs.remove(source);
-        if let Some(device_tlb) = device_tlb {
-            self.device_tlbs.add(source, domain, device_tlb);
-        }
         Ok(())
     }
 
@@ -153,6 +176,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// # Errors
     /// [`Error::Invalidation`]: translations may still be cached. Give neither the pages nor the domain id to anybody.
     pub fn clear<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Result<(), Error> {
+        if let Some(scalable) = self.scalable {
+            return (scalable.clear)(self, memory, source);
+        }
         match self.context_entry(memory, source) {
             Some(entry) => self.withdraw(memory, source, entry),
             None => Ok(()),
@@ -161,13 +187,43 @@ impl<R: Registers, C: Clock> Unit<R, C> {
 
     /// The domain and second-stage table that `source` is assigned to, if any.
     pub fn assignment<M: DmaMemory>(&self, memory: &M, source: Bdf) -> Option<(DomainId, HostPhys)> {
-        let entry = read(memory, self.context_entry(memory, source)?);
-        entry.is_present().then(|| (entry.domain(), entry.table()))
+        if let Some(scalable) = self.scalable {
+            return (scalable.assignment)(self, memory, source);
+        }
+        let entry = self.present_entry(memory, source)?;
+        (!entry.is_pass_through()).then(|| (entry.domain(), entry.table()))
     }
 
-    /// Makes a context entry not present, without telling hardware; answers what invalidates it, or `None` if there was
+    /// The context entry of `source`, if it is present.
+    fn present_entry<M: DmaMemory>(&self, memory: &M, source: Bdf) -> Option<ContextEntry> {
+        Some(read(memory, self.context_entry(memory, source)?)).filter(|entry| entry.is_present())
+    }
+
+    /// What legacy mode knows of [`Unit::attachment`].
+    pub(crate) fn legacy_attachment<M: DmaMemory>(
+        &self,
+        memory: &M,
+        source: Bdf,
+    ) -> Option<(DomainId, Translation)> {
+        let entry = self.present_entry(memory, source)?;
+        let translation = match entry.is_pass_through() {
+            true => Translation::PassThrough,
+            false => Translation::SecondStage { table: entry.table(), levels: entry.levels()? },
+        };
+        Some((entry.domain(), translation))
+    }
+
+    /// Takes everything from a device, without telling hardware; answers what invalidates it, in order, or `None` if there was
     /// nothing.
-    pub(crate) fn deny<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Option<[Descriptor; 2]> {
+    pub(crate) fn deny<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Option<[Option<Descriptor>; 3]> {
+        let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
+        if let Some(scalable) = self.scalable {
+            return (scalable.deny)(self, memory, source).then_some([
+                Some(Descriptor::context_cache_global()),
+                Some(Descriptor::pasid_cache_global()),
+                Some(Descriptor::iotlb_global(drain)),
+            ]);
+        }
         let entry = self.context_entry(memory, source)?;
         let old = read(memory, entry);
         if !old.is_present() {
@@ -175,9 +231,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         store(memory, self.capabilities, entry, 0);
         self.device_tlbs.remove(source);
-        let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
         let domain = old.domain();
-        Some([Descriptor::context_cache_device(domain, source), Descriptor::iotlb_domain(domain, drain)])
+        let context = Descriptor::context_cache_device(domain, source);
+        Some([Some(context), Some(Descriptor::iotlb_domain(domain, drain)), None])
     }
 
     /// Makes a context entry not present and forgets it.
@@ -213,12 +269,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.complete(memory, submitted)
     }
 
-    /// Invalidates the whole context cache, then the whole IOTLB, then all device-TLBs.
+    /// Invalidates the whole context cache, the whole PASID cache if there is one, the whole IOTLB, all device-TLBs.
     pub(crate) fn invalidate_all_translations<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
-        let unit = [Descriptor::context_cache_global(), Descriptor::iotlb_global(drain)];
+        let pasids = self.scalable.map(|_| Descriptor::pasid_cache_global());
+        let unit = [Some(Descriptor::context_cache_global()), pasids, Some(Descriptor::iotlb_global(drain))];
         let devices = self.device_tlbs.descriptors(None, 0, u64::MAX / PAGE_SIZE);
-        let submitted = self.begin(memory, &mut unit.into_iter().chain(devices))?;
+        let submitted = self.begin(memory, &mut unit.into_iter().flatten().chain(devices))?;
         self.complete(memory, submitted)
     }
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Step};
 use crate::interface::Interface;
 use crate::interrupts::InterruptTable;
 use crate::memory::publish;
+use crate::scalable::Scalable;
 use crate::spec::capability::Capabilities;
 use crate::spec::registers::*;
 use crate::takeover::Platform;
@@ -33,6 +34,8 @@ pub struct Unit<R, C> {
     /// Whether hardware uses `root_table`, so that a change of it needs an invalidation.
     pub(crate) root_table_set: bool,
     pub(crate) translation: bool,
+    /// What is done otherwise in scalable mode; `None` in legacy mode.
+    pub(crate) scalable: Option<Scalable<R, C>>,
     pub(crate) interrupt_table: Option<InterruptTable>,
     pub(crate) interrupt_remapping: bool,
     pub(crate) poisoned: bool,
@@ -73,6 +76,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             root_table: None,
             root_table_set: false,
             translation: false,
+            scalable: None,
             interrupt_table: None,
             interrupt_remapping: false,
             poisoned: false,

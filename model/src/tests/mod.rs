@@ -68,13 +68,15 @@ pub fn context(machine: &Machine, source: u16, table: u64, domain: u16, width: u
     put(machine, at, table | 1);
 }
 
-/// Writes descriptors at the tail and moves it.
+/// Writes descriptors at the tail and moves it, as wide as IQA says.
 pub fn submit(machine: &Machine, descriptors: &[(u64, u64)]) {
     let mut tail = machine.read64(0, IQT);
+    let wide = machine.unit(0, |unit, _| unit.peek(IQA)) & 0x800 != 0;
+    let bytes = if wide { 32 } else { 16 };
     for &(low, high) in descriptors {
         machine.store_u64(QUEUE + tail, low);
         machine.store_u64(QUEUE + tail + 8, high);
-        tail = (tail + 16) % 4096;
+        tail = (tail + bytes) % 4096;
     }
     machine.write64(0, IQT, tail);
 }

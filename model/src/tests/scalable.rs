@@ -1,7 +1,7 @@
 //! Scalable mode judged by hand-made tables.
 
 use super::*;
-use crate::{Request, Violation};
+use crate::{QueueError, Request, Violation};
 
 const DIRECTORY: u64 = 0x1_5000;
 const PASIDS: u64 = 0x1_6000;
@@ -68,7 +68,7 @@ fn scalable(configuration: Configuration, words: [u64; 3]) -> Machine {
 
     machine.write64(0, RTADDR, ROOT | 1 << 10);
     machine.write32(0, GCMD, SRTP);
-    machine.write64(0, IQA, QUEUE);
+    machine.write64(0, IQA, QUEUE | 0x800);
     machine.write32(0, GCMD, QIE);
     submit(&machine, &[GLOBAL_CONTEXT, GLOBAL_PASIDS, GLOBAL_PAGES]);
     machine.write32(0, GCMD, QIE | TE);
@@ -441,6 +441,29 @@ fn other_types_and_granularities_of_descriptors_are_errors() {
         submit(&machine, &[scalables]);
         assert_eq!(machine.read32(0, FSTS), IQE, "legacy mode has no such type");
     }
+}
+
+#[test]
+fn descriptors_are_as_wide_as_the_mode_asks() {
+    let machine = scalable(Configuration::scalable(), SECOND);
+    let head = machine.read64(0, IQH);
+    submit(&machine, &[GLOBAL_PASIDS, GLOBAL_PAGES]);
+    assert_eq!((machine.read64(0, IQH), machine.read32(0, FSTS)), (head + 64, 0));
+    put(&machine, QUEUE + head + 64 + 16, 1);
+    submit(&machine, &[GLOBAL_PASIDS]);
+    assert_eq!((machine.read32(0, FSTS), machine.read64(0, IQERCD) & 0xf), (IQE, QueueError::Reserved as u64));
+    let error = |tail: u64, queue: u64, mode: u64| {
+        let machine = Machine::with_unit(0x100_0000, Configuration::scalable());
+        machine.write64(0, RTADDR, ROOT | mode);
+        machine.write32(0, GCMD, SRTP);
+        machine.write64(0, IQA, QUEUE | queue);
+        machine.write32(0, GCMD, QIE);
+        machine.write64(0, IQT, tail);
+        machine.read64(0, IQERCD) & 0xf
+    };
+    assert_eq!(error(16, 0, 1 << 10), QueueError::Width as u64);
+    assert_eq!(error(16, 0x800, 1 << 10), QueueError::Alignment as u64);
+    assert_eq!(error(4096, 0x800, 1 << 10), QueueError::Tail as u64);
 }
 
 #[test]

@@ -17,6 +17,11 @@ pub const fn root_entry_low(context_table: HostPhys) -> u64 {
     context_table.as_u64() & TABLE_MASK | PRESENT
 }
 
+/// Bits 3:2 of the low half of a context entry: the translation type.
+const TRANSLATION_TYPE: u64 = 3 << 2;
+const TRANSLATION_TYPE_DEVICE_TLB: u64 = 1 << 2;
+const TRANSLATION_TYPE_PASS_THROUGH: u64 = 2 << 2;
+
 /// A context entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ContextEntry {
@@ -39,12 +44,30 @@ impl ContextEntry {
     /// The same with TT = 01b: translation requests of the device are answered, and its translated requests pass
     /// (sections 9.3 and 4.2).
     pub const fn with_device_tlb(self) -> Self {
-        Self { low: self.low | 1 << 2, ..self }
+        Self { low: self.low | TRANSLATION_TYPE_DEVICE_TLB, ..self }
     }
 
     /// TT = 01b: the device may have a device-TLB.
     pub const fn has_device_tlb(self) -> bool {
-        self.low >> 2 & 3 == 1
+        self.low & TRANSLATION_TYPE == TRANSLATION_TYPE_DEVICE_TLB
+    }
+
+    /// A present entry: an address is itself (TT = 10b; only with ECAP.PT). `levels` must be the most that the unit has.
+    pub const fn pass_through(levels: Levels, domain: DomainId) -> Self {
+        Self {
+            low: TRANSLATION_TYPE_PASS_THROUGH | PRESENT,
+            high: levels.address_width_field() as u64 | (domain.0 as u64) << 8,
+        }
+    }
+
+    /// TT = 10b: whether an address is itself, and there is no table.
+    pub const fn is_pass_through(self) -> bool {
+        self.low & TRANSLATION_TYPE == TRANSLATION_TYPE_PASS_THROUGH
+    }
+
+    /// AW, as a number of levels, if it is one.
+    pub const fn levels(self) -> Option<Levels> {
+        Levels::from_count((self.high & 7) as u8 + 2)
     }
 
     /// P: whether hardware uses the entry.
@@ -83,6 +106,18 @@ mod tests {
         assert_eq!(entry.with_device_tlb(), ContextEntry { low: 0x1005, ..entry });
         assert!(entry.with_device_tlb().has_device_tlb() && !entry.has_device_tlb());
         assert!(!ContextEntry { low: entry.low | 3 << 2, ..entry }.has_device_tlb());
+    }
+
+    #[test]
+    fn a_pass_through_entry_says_so_and_has_a_width_and_no_table() {
+        let entry = ContextEntry::pass_through(Levels::Five, DomainId(0xabcd));
+        assert_eq!((entry.low, entry.high), (0x9, 0xab_cd03));
+        assert!(entry.is_pass_through() && entry.is_present());
+        assert_eq!((entry.levels(), entry.table()), (Some(Levels::Five), HostPhys::new(0)));
+        let other = ContextEntry::new(HostPhys::new(0x1000), Levels::Four, DomainId(1));
+        assert!(!other.is_pass_through());
+        assert_eq!(ContextEntry { low: 0xd, high: 0 }.levels(), None);
+        assert!(!ContextEntry { low: 0xd, high: 0 }.is_pass_through());
     }
 
     #[test]

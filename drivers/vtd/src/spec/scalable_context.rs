@@ -14,12 +14,6 @@ pub const PRESENT: u64 = 1;
 /// Bits 63:12 of a root entry's half (LCTP, UCTP) and of a context entry's first word (PASIDDIRPTR): the table below.
 pub const TABLE_MASK: u64 = !0xfff;
 
-/// RTADDR_REG.TTM (11:10) = 01b: scalable mode (section 11.4.5).
-pub const RTADDR_SCALABLE: u64 = 1 << 10;
-
-/// RTADDR_REG.TTM (11:10) = 11b: abort-DMA mode; only with ECAP.ADMS (section 11.4.5).
-pub const RTADDR_ABORT_DMA: u64 = 3 << 10;
-
 /// Bytes from the root table's start to the half of a root entry that serves `source`.
 pub const fn root_half_offset(source: Bdf) -> u64 {
     source.bus() as u64 * ROOT_ENTRY_BYTES + (source.devfn() >> 7) as u64 * 8

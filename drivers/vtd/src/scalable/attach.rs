@@ -1,0 +1,225 @@
+//! One translation for one PASID of a device, or for its requests without PASID.
+
+use super::tables::{pasid_entry, read_context, read_pasid_entry};
+use super::translation::Translation;
+use crate::error::{Error, Step};
+use crate::memory::{at, publish, store};
+use crate::spec::capability::Levels;
+use crate::spec::context::ContextEntry;
+use crate::spec::invalidation::{Descriptor, Drain};
+use crate::spec::pasid::{NESTED, Pasid, PasidEntry, SECOND_STAGE};
+use crate::wait::Clock;
+use crate::{DmaMemory, Registers, Unit};
+use addr::{Bdf, DomainId, GuestPhys, HostPhys};
+
+impl<R: Registers, C: Clock> Unit<R, C> {
+    /// Lets the requests of `source` with `pasid`, or those without PASID for `None`, reach memory as `translation`
+    /// says. Replaces a translation that stands; between the two the requests reach nothing. When the call returns,
+    /// nothing of the old one is cached, and DMA by it is over where the unit can drain.
+    ///
+    /// Second-stage translations are cached under `domain`, all others under `domain` and the PASID: two tables must
+    /// never have the same. All translations by one second-stage table, nested ones too, should have the same `domain`,
+    /// for an invalidation is made under one.
+    ///
+    /// In legacy mode `pasid` is `None`, and there is no first stage.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`], [`Error::OutOfOrder`] before [`Unit::create_root_table`], [`Error::DomainOutOfRange`],
+    /// [`Error::PasidOutOfRange`], [`Error::Unsupported`], [`Error::LevelsUnsupported`], [`Error::BadTable`],
+    /// [`Error::BadFirstStageTable`], [`Error::OutOfMemory`]: nothing has changed.
+    /// [`Error::Invalidation`], [`Error::Timeout`]: the requests reach nothing as far as the tables say.
+    pub fn attach<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Option<Pasid>,
+        domain: DomainId,
+        translation: Translation,
+    ) -> Result<(), Error> {
+        self.refuse_if_poisoned()?;
+        self.check_domain(domain)?;
+        let Some(scalable) = self.scalable else {
+            return self.attach_in_legacy_mode(memory, source, pasid, domain, translation);
+        };
+        let pasid = self.effective_pasid(pasid)?;
+        let new = translation.entry(self.capabilities, domain)?;
+        let context = self.scalable_context_or_create(memory, source, scalable.rid_pasid)?;
+        let entry = self.pasid_entry_or_create(memory, source, context, pasid)?;
+        self.withdraw_pasid(memory, pasid, entry)?;
+
+        let [present, rest @ ..] = new.words;
+        for (word, offset) in rest.into_iter().zip((8..).step_by(8)) {
+            memory.write_u64(at(entry, offset), word);
+        }
+        // The entry is one line of the cache: nobody sees the present bit and not the rest.
+        memory.write_u64(entry, present);
+        publish(memory, self.capabilities, entry, 8 * new.words.len() as u64);
+        if let Err(error) = self.announce_pasid(memory, pasid, new) {
+            store(memory, self.capabilities, entry, 0);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Takes away what [`Self::attach`] gave: the requests reach nothing when the call returns, nothing of them is
+    /// cached, and their DMA is over where the unit can drain. Does nothing where nothing is attached. Works on a
+    /// poisoned unit too.
+    ///
+    /// # Errors
+    /// [`Error::PasidOutOfRange`], [`Error::Unsupported`]: there is no such PASID. [`Error::Invalidation`]: translations
+    /// may still be cached. Give neither the pages nor the domain id to anybody.
+    pub fn detach<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf, pasid: Option<Pasid>) -> Result<(), Error> {
+        if self.scalable.is_none() && pasid.is_none() {
+            return self.clear(memory, source);
+        }
+        let pasid = self.effective_pasid(pasid)?;
+        match self.attached_entry(memory, source, pasid) {
+            Some(entry) => self.withdraw_pasid(memory, pasid, entry),
+            None => Ok(()),
+        }
+    }
+
+    /// What is attached, with the domain id that it is cached under.
+    pub fn attachment<M: DmaMemory>(
+        &self,
+        memory: &M,
+        source: Bdf,
+        pasid: Option<Pasid>,
+    ) -> Option<(DomainId, Translation)> {
+        if self.scalable.is_none() && pasid.is_none() {
+            return self.legacy_attachment(memory, source);
+        }
+        let pasid = self.effective_pasid(pasid).ok()?;
+        let entry = read_pasid_entry(memory, self.attached_entry(memory, source, pasid)?);
+        if !entry.is_present() {
+            return None;
+        }
+        Some((entry.domain(), Translation::of(entry)?))
+    }
+
+    /// Gives an attached first stage, alone or nested, another table with as many or other levels, by one store: at no
+    /// moment do the requests reach nothing. The table is an address of the second stage if it is nested. When the call
+    /// returns, nothing of the old table is cached. If it fails, the requests reach nothing as far as the tables say.
+    ///
+    /// # Errors
+    /// [`Error::OutOfOrder`] where no first stage is attached; else those of [`Self::attach`].
+    pub fn replace_first_stage<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Option<Pasid>,
+        table: u64,
+        levels: Levels,
+    ) -> Result<(), Error> {
+        self.refuse_if_poisoned()?;
+        let pasid = self.effective_pasid(pasid)?;
+        let missing = Error::OutOfOrder { step: Step::Assign, needs: "a first stage to replace" };
+        let entry = self.attached_entry(memory, source, pasid).ok_or(missing)?;
+        let old = read_pasid_entry(memory, entry);
+        let translation = match Translation::of(old).filter(|_| old.is_present()).ok_or(missing)? {
+            Translation::FirstStage { .. } => Translation::FirstStage { table: HostPhys::new(table), levels },
+            Translation::Nested { second, second_levels, .. } => {
+                Translation::Nested { first: GuestPhys::new(table), first_levels: levels, second, second_levels }
+            }
+            _ => return Err(missing),
+        };
+        let new = translation.entry(self.capabilities, old.domain())?;
+        store(memory, self.capabilities, at(entry, 16), new.words[2]);
+        let forgotten = self.flush_write_buffer().and_then(|()| self.forget_pasid(memory, pasid, old));
+        if forgotten.is_err() {
+            store(memory, self.capabilities, entry, 0);
+        }
+        forgotten
+    }
+
+    /// The PASID under which requests are found: RID_PASID for those without.
+    pub(super) fn effective_pasid(&self, pasid: Option<Pasid>) -> Result<Pasid, Error> {
+        let Some(scalable) = self.scalable else {
+            return Err(Error::Unsupported { capability: "scalable mode (Unit::use_scalable_mode)" });
+        };
+        match pasid {
+            None => Ok(scalable.rid_pasid),
+            Some(_) if !self.capabilities.pasid() => {
+                Err(Error::Unsupported { capability: "requests with PASID (ECAP.PASID)" })
+            }
+            // The PASID of requests without PASID is not another's.
+            Some(pasid) if pasid.as_u32() >> self.capabilities.pasid_bits() != 0 || pasid == scalable.rid_pasid => {
+                Err(Error::PasidOutOfRange(pasid))
+            }
+            Some(pasid) => Ok(pasid),
+        }
+    }
+
+    /// Where the PASID table entry is, if the device has one. It and the context entry need not be present.
+    fn attached_entry<M: DmaMemory>(&self, memory: &M, source: Bdf, pasid: Pasid) -> Option<HostPhys> {
+        pasid_entry(memory, read_context(memory, self.scalable_context(memory, source)?), pasid)
+    }
+
+    fn attach_in_legacy_mode<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Option<Pasid>,
+        domain: DomainId,
+        translation: Translation,
+    ) -> Result<(), Error> {
+        if pasid.is_some() {
+            return Err(Error::Unsupported { capability: "scalable mode (Unit::use_scalable_mode)" });
+        }
+        match translation {
+            Translation::SecondStage { table, levels } => self.assign(memory, source, domain, table, levels),
+            Translation::PassThrough if self.capabilities.pass_through() => {
+                // AW must be the largest that the unit has (section 9.3).
+                let largest = [Levels::Five, Levels::Four, Levels::Three];
+                let levels = largest.into_iter().find(|levels| self.capabilities.supports_levels(*levels));
+                let levels = levels.ok_or(Error::LevelsUnsupported(0))?;
+                self.assign_entry(memory, source, ContextEntry::pass_through(levels, domain))
+            }
+            Translation::PassThrough => Err(Error::Unsupported { capability: "pass-through (ECAP.PT)" }),
+            Translation::FirstStage { .. } | Translation::Nested { .. } => {
+                Err(Error::Unsupported { capability: "scalable mode (Unit::use_scalable_mode)" })
+            }
+        }
+    }
+
+    /// Makes a PASID table entry not present and forgets it.
+    fn withdraw_pasid<M: DmaMemory>(&mut self, memory: &mut M, pasid: Pasid, entry: HostPhys) -> Result<(), Error> {
+        let old = read_pasid_entry(memory, entry);
+        if !old.is_present() {
+            // Not present is not forgotten, if it was an invalidation that failed before.
+            return if self.poisoned { self.invalidate_all_translations(memory) } else { Ok(()) };
+        }
+        store(memory, self.capabilities, entry, 0);
+        self.forget_pasid(memory, pasid, old)
+    }
+
+    /// Makes hardware forget what a PASID table entry said: the entry, and when that is done the translations by it, as
+    /// the guidance of section 6.5.3.3 asks for each translation type. The other way round, the IOTLB could be filled
+    /// again from the cached entry.
+    fn forget_pasid<M: DmaMemory>(&mut self, memory: &mut M, pasid: Pasid, old: PasidEntry) -> Result<(), Error> {
+        if !self.root_table_set {
+            // Hardware has not seen the table yet; setting it invalidates everything.
+            return Ok(());
+        }
+        self.submit(memory, &[Descriptor::pasid_cache_pasid(old.domain(), pasid)])?;
+        let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
+        let pages = match old.translation_type() {
+            SECOND_STAGE | NESTED => Descriptor::iotlb_domain(old.domain(), drain),
+            _ => Descriptor::pasid_iotlb(old.domain(), pasid),
+        };
+        self.submit(memory, &[pages])
+    }
+
+    /// What a unit needs to notice an entry that has become present.
+    fn announce_pasid<M: DmaMemory>(&mut self, memory: &mut M, pasid: Pasid, new: PasidEntry) -> Result<(), Error> {
+        if !self.capabilities.caching_mode() {
+            return self.flush_write_buffer();
+        }
+        if self.root_table_set {
+            // An entry that was not present is cached under domain id 0 (section 6.1); some emulated units look under
+            // the domain id that stands in the entry.
+            self.submit(memory, &[Descriptor::pasid_cache_pasid(DomainId(0), pasid)])?;
+        }
+        self.forget_pasid(memory, pasid, new)
+    }
+}

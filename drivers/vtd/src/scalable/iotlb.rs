@@ -1,0 +1,43 @@
+//! Invalidation of first-stage translations.
+
+use crate::error::Error;
+use crate::iotlb::IotlbInvalidated;
+use crate::spec::invalidation::Descriptor;
+use crate::spec::pasid::Pasid;
+use crate::wait::Clock;
+use crate::{DmaMemory, Registers, Unit};
+use addr::{DomainId, Iova, PAGE_SIZE};
+use paging::{InputAddress, Invalidation};
+
+impl<R: Registers, C: Clock> Unit<R, C> {
+    /// Makes the unit notice a change of a first-stage table that is attached under `domain` and `pasid` (`None`:
+    /// requests without PASID), alone or nested: invalidates what the change asks for, and where mappings were only
+    /// added, only what a unit of this kind needs for that. A table that is attached under several must be invalidated
+    /// under each. Second-stage tables are [`Unit::invalidate`]'s, nested ones too.
+    ///
+    /// # Errors
+    /// Those of [`Unit::invalidate`]; [`Error::PasidOutOfRange`], [`Error::Unsupported`].
+    pub fn invalidate_first_stage<M: DmaMemory, I: InputAddress>(
+        &mut self,
+        memory: &mut M,
+        domain: DomainId,
+        pasid: Option<Pasid>,
+        change: &Invalidation<I>,
+    ) -> Result<IotlbInvalidated, Error> {
+        let pasid = self.effective_pasid(pasid)?;
+        if change.only_added && !self.capabilities.caching_mode() {
+            self.flush_write_buffer()?;
+        } else if change.len != 0 {
+            let start = change.start.to_u64();
+            let first = start / PAGE_SIZE;
+            let last = start.saturating_add(change.len - 1) / PAGE_SIZE;
+            // The number of low bits in which first and last page differ: the block's size as a power of two. CAP.MAMV
+            // does not limit it (section 11.4.2).
+            let mask = (u64::BITS - (first ^ last).leading_zeros()) as u8;
+            let block = Iova::new((first >> mask << mask) * PAGE_SIZE);
+            let pages = Descriptor::pasid_iotlb_pages(domain, pasid, block, mask, !change.tables_changed);
+            self.submit(memory, &[pages])?;
+        }
+        Ok(IotlbInvalidated::of(change))
+    }
+}
