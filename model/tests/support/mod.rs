@@ -1,6 +1,8 @@
 //! The driver's traits on a machine of the model.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod scalable;
+
 use addr::{ApicId, Bdf, DomainId, HostPhys, Iova, PageSize, Vector};
 use model::{Access, Configuration, Interrupt, Latency, Machine, Reason};
 use paging::{Flush, PageTable, Permissions, SecondStage, SecondStageAttributes, TableMemory};
@@ -34,7 +36,8 @@ struct Frames {
 pub struct Memory {
     pub machine: Machine,
     frames: Rc<RefCell<Frames>>,
-    coherent: bool,
+    /// Whether walks of page tables snoop.
+    pub coherent: bool,
     /// Whether a 128-bit compare-exchange is offered.
     pub exchange: bool,
 }
@@ -85,7 +88,8 @@ impl TableMemory for Memory {
     }
 
     fn free_table(&mut self, table: HostPhys) {
-        self.fill(table.as_u64(), SECRET | 3);
+        // Present in the format of either stage, accessed and dirty.
+        self.fill(table.as_u64(), SECRET | 0x67);
         self.machine.flush(table.as_u64(), 4096);
         let mut frames = self.frames.borrow_mut();
         frames.allocated -= 1;

@@ -45,6 +45,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         let new = translation.entry(self.capabilities, domain)?;
         let context = self.scalable_context_or_create(memory, source, scalable.rid_pasid)?;
         let entry = self.pasid_entry_or_create(memory, source, context, pasid)?;
+        let absent = read_pasid_entry(memory, entry).domain();
         self.withdraw_pasid(memory, pasid, entry)?;
 
         let [present, rest @ ..] = new.words;
@@ -54,7 +55,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         // The entry is one line of the cache: nobody sees the present bit and not the rest.
         memory.write_u64(entry, present);
         publish(memory, self.capabilities, entry, 8 * new.words.len() as u64);
-        if let Err(error) = self.announce_pasid(memory, pasid, new) {
+        if let Err(error) = self.announce_pasid(memory, pasid, absent, new) {
             store(memory, self.capabilities, entry, 0);
             return Err(error);
         }
@@ -210,15 +211,22 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.submit(memory, &[pages])
     }
 
-    /// What a unit needs to notice an entry that has become present.
-    fn announce_pasid<M: DmaMemory>(&mut self, memory: &mut M, pasid: Pasid, new: PasidEntry) -> Result<(), Error> {
+    /// What a unit needs to notice an entry that has become present. `absent` is the domain id that stood in it before.
+    fn announce_pasid<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        pasid: Pasid,
+        absent: DomainId,
+        new: PasidEntry,
+    ) -> Result<(), Error> {
         if !self.capabilities.caching_mode() {
             return self.flush_write_buffer();
         }
         if self.root_table_set {
-            // An entry that was not present is cached under domain id 0 (section 6.1); some emulated units look under
-            // the domain id that stands in the entry.
-            self.submit(memory, &[Descriptor::pasid_cache_pasid(DomainId(0), pasid)])?;
+            // An entry that is not present is cached under domain id 0 (section 6.1); some emulated units look at the
+            // domain id that stands in it. That of the new entry follows.
+            let tags = [DomainId(0), absent];
+            self.submit(memory, &tags.map(|tag| Descriptor::pasid_cache_pasid(tag, pasid)))?;
         }
         self.forget_pasid(memory, pasid, new)
     }
