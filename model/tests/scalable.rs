@@ -65,8 +65,11 @@ impl Space {
     }
 }
 
+/// Who reached what: source, PASID, host address.
+type Reached = BTreeSet<(u16, Option<u32>, u64)>;
+
 /// Everything that the devices reach at any store, flush or register write from now on, remembered and not.
-fn watch(machine: &Machine, who: &'static [(Bdf, Option<u32>)]) -> Rc<RefCell<BTreeSet<(u16, Option<u32>, u64)>>> {
+fn watch(machine: &Machine, who: &'static [(Bdf, Option<u32>)]) -> Rc<RefCell<Reached>> {
     let seen = Rc::new(RefCell::new(BTreeSet::new()));
     let log = seen.clone();
     machine.on_event(move |machine, _| {
@@ -306,42 +309,70 @@ fn a_directory_grows_under_a_device_that_does_not_notice() {
 }
 
 #[test]
-fn a_first_stage_is_replaced_and_at_no_moment_nothing_is_reached() {
-    for (kind, configuration) in kinds().into_iter().filter(|(_, unit)| unit.first_stage) {
-        let mut board = up(configuration, 0);
-        let mut tables = Vec::new();
-        for host in [A, B] {
-            let mut table = first_stage(&mut board, 4);
-            let flush = map(&mut table, &mut board.memory, 0x1000, host, 0x1000);
-            flush.complete(&paging::NeverLoaded, &mut board.memory).unwrap();
-            tables.push(table);
-        }
-        let nic = NIC.as_u16();
-        let replace = |board: &mut Board, table: u64| {
-            board.unit.replace_first_stage(&mut board.memory, NIC, None, table, Levels::Four)
-        };
-        let root = tables[1].root().as_u64();
-        assert!(matches!(replace(&mut board, root), Err(Error::OutOfOrder { .. })));
-        board.unit.attach(&mut board.memory, NIC, None, DomainId(1), by_first(&tables[0])).unwrap();
-        assert_eq!(write(&board.machine, nic, None, 0x1000), Ok(A));
-        assert_eq!(replace(&mut board, 0x1800), Err(Error::BadTable(HostPhys::new(0x1800))));
-        let lost = Rc::new(Cell::new(0));
-        let counter = lost.clone();
-        board.machine.on_event(move |machine, _| {
-            for answer in [write_cold(machine, nic, None, 0x1000), write(machine, nic, None, 0x1000)] {
-                counter.set(counter.get() + u32::from(!matches!(answer, Ok(A | B))));
+fn what_one_store_can_change_is_reached_at_every_moment() {
+    for (kind, configuration) in kinds() {
+        for exchange in [false, true] {
+            let mut board = up(configuration.clone(), 0);
+            board.memory.exchange = exchange;
+            let nic = NIC.as_u16();
+            let first = |board: &mut Board, host| {
+                let mut table = first_stage(board, 4);
+                let flush = map(&mut table, &mut board.memory, 0x1000, host, 0x1000);
+                flush.complete(&paging::NeverLoaded, &mut board.memory).unwrap();
+                by_first(&table)
+            };
+            let spaces = [Space::new(&mut board, 1, A), Space::new(&mut board, 2, B)];
+            // From and to what, and whether one store of 64 or of 128 bits does it.
+            let mut cases = Vec::new();
+            let both = [spaces[0].translation(), spaces[1].translation()];
+            let second = configuration.second_stage;
+            cases.push(((1, both[0]), (1, both[1]), true));
+            cases.push(((1, both[0]), (2, both[0]), true));
+            cases.push(((1, both[0]), (2, both[1]), second && exchange));
+            cases.push(((1, both[0]), (1, both[0]), true));
+            if configuration.first_stage {
+                let tables = [first(&mut board, A), first(&mut board, B)];
+                cases.push(((1, tables[0]), (1, tables[1]), true));
+                cases.push(((1, tables[0]), (2, tables[1]), false));
+                if second {
+                    cases.push(((1, tables[0]), (1, both[1]), false));
+                }
             }
-        });
-        replace(&mut board, root).unwrap();
-        board.machine.clear_hook();
-        assert_eq!(lost.get(), 0, "{kind}");
-        assert_eq!(write(&board.machine, nic, None, 0x1000), Ok(B), "{kind}");
-        assert_eq!(board.unit.attachment(&board.memory, NIC, None), Some((DomainId(1), by_first(&tables[1]))));
-        board.unit.attach(&mut board.memory, NIC, None, DomainId(2), Translation::PassThrough).unwrap();
-        assert!(matches!(replace(&mut board, root), Err(Error::OutOfOrder { .. })), "{kind}: no first stage");
-        board.unit.detach(&mut board.memory, NIC, None).unwrap();
-        assert!(matches!(replace(&mut board, root), Err(Error::OutOfOrder { .. })), "{kind}: not present");
-        board.done();
+            for ((old_id, old), (new_id, new), atomic) in cases {
+                board.unit.attach(&mut board.memory, NIC, None, DomainId(old_id), old).unwrap();
+                assert_eq!(write(&board.machine, nic, None, 0x1000), Ok(A), "{kind}");
+                let lost = Rc::new(Cell::new(0));
+                let counter = lost.clone();
+                board.machine.on_event(move |machine, _| {
+                    for answer in [write_cold(machine, nic, None, 0x1000), write(machine, nic, None, 0x1000)] {
+                        counter.set(counter.get() + u32::from(!matches!(answer, Ok(A | B))));
+                    }
+                });
+                let result = board.unit.reattach(&mut board.memory, NIC, None, DomainId(new_id), new);
+                board.machine.clear_hook();
+                assert_eq!(lost.get(), 0, "{kind}");
+                let expected = if atomic { Ok(()) } else { Err(Error::NotAtomic(NIC)) };
+                assert_eq!(result, expected, "{kind}, {exchange}: {old:?} {new:?}");
+                let now = if atomic { (DomainId(new_id), new) } else { (DomainId(old_id), old) };
+                assert_eq!(board.unit.attachment(&board.memory, NIC, None), Some(now), "{kind}");
+                board.unit.attach(&mut board.memory, NIC, None, DomainId(new_id), new).unwrap();
+                assert_eq!(board.unit.attachment(&board.memory, NIC, None), Some((DomainId(new_id), new)), "{kind}");
+                let host = if new == old { A } else { write_cold(&board.machine, nic, None, 0x1000).unwrap() };
+                assert_eq!(write(&board.machine, nic, None, 0x1000), Ok(host), "{kind}: nothing old is remembered");
+                board.unit.detach(&mut board.memory, NIC, None).unwrap();
+                assert!(write(&board.machine, nic, None, 0x1000).is_err());
+            }
+            // What has nothing attached is given its first translation.
+            board.unit.reattach(&mut board.memory, NIC, None, DomainId(1), both[0]).unwrap();
+            assert_eq!(write(&board.machine, nic, None, 0x1000), Ok(A), "{kind}");
+            if second {
+                let (one, levels) = (DomainId(1), board.levels());
+                let root = spaces[1].second.as_ref().unwrap().table.root();
+                board.unit.replace(&mut board.memory, NIC, one, root, levels).unwrap();
+                assert_eq!(write(&board.machine, nic, None, 0x1000), Ok(B), "{kind}: as in legacy mode");
+            }
+            board.done();
+        }
     }
 }
 

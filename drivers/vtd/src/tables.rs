@@ -7,7 +7,7 @@
 //! the half with the present bit last; in between the device reaches nothing. Reserved memory of firmware that the
 //! device uses must not be gone for that long: [`Unit::replace`] changes an entry by one store or not at all.
 
-use crate::device_tlb::{self, DeviceTlb};
+use crate::device_tlb::{self, DeviceTlb, Holds};
 use crate::error::{Error, Step};
 use crate::memory::{at, publish, store};
 use crate::scalable::Translation;
@@ -124,7 +124,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         self.change_entry(memory, source, new, gap)?;
         if let Some(device_tlb) = device_tlb {
-            self.device_tlbs.add(source, domain, device_tlb);
+            self.device_tlbs.add(source, Holds::Domain(domain), device_tlb);
         }
         Ok(())
     }
@@ -200,11 +200,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     }
 
     /// What legacy mode knows of [`Unit::attachment`].
-    pub(crate) fn legacy_attachment<M: DmaMemory>(
-        &self,
-        memory: &M,
-        source: Bdf,
-    ) -> Option<(DomainId, Translation)> {
+    pub(crate) fn legacy_attachment<M: DmaMemory>(&self, memory: &M, source: Bdf) -> Option<(DomainId, Translation)> {
         let entry = self.present_entry(memory, source)?;
         let translation = match entry.is_pass_through() {
             true => Translation::PassThrough,

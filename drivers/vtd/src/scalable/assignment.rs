@@ -5,10 +5,10 @@ use super::through::Through;
 use super::translation::Translation;
 use crate::error::Error;
 use crate::memory::{at, store};
-use crate::spec::capability::Levels;
 use crate::spec::invalidation::{Descriptor, Drain};
 use crate::spec::pasid::{TABLE_ENTRIES, TABLE_ENTRY_BYTES};
 use crate::spec::scalable_context::PRESENT;
+use crate::tables::{Assignment, Gap};
 use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId, HostPhys};
@@ -34,15 +34,20 @@ impl Domains {
 }
 
 /// [`Unit::assign`]: requests without PASID by a second-stage table.
-pub(super) fn assign<R: Registers, C: Clock>(
+pub(super) fn change<R: Registers, C: Clock>(
     unit: &mut Unit<R, C>,
     memory: &mut dyn DmaMemory,
     source: Bdf,
-    domain: DomainId,
-    table: HostPhys,
-    levels: Levels,
+    assignment: Assignment,
+    gap: Gap,
 ) -> Result<(), Error> {
-    unit.attach(&mut Through(memory), source, None, domain, Translation::SecondStage { table, levels })
+    let memory = &mut Through(memory);
+    let Assignment { domain, table, levels, device_tlb } = assignment;
+    if device_tlb.is_some() {
+        unit.check_device_tlb(source)?;
+    }
+    unit.change_attachment(memory, source, None, domain, Translation::SecondStage { table, levels }, gap)?;
+    unit.set_device_tlb(memory, source, device_tlb)
 }
 
 /// [`Unit::assignment`]: the table of requests without PASID, the second-stage table if there are two.
@@ -83,7 +88,9 @@ pub(super) fn clear<R: Registers, C: Clock>(
 
 /// `Unit::deny`: takes everything from a device, without telling hardware.
 pub(super) fn deny<R: Registers, C: Clock>(unit: &mut Unit<R, C>, memory: &mut dyn DmaMemory, source: Bdf) -> bool {
-    unit.deny_all(&mut Through(memory), source).is_some()
+    let denied = unit.deny_all(&mut Through(memory), source).is_some();
+    unit.device_tlbs.remove(source);
+    denied
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {
@@ -124,16 +131,18 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             return Ok(());
         }
         if domains.too_many {
-            return self.invalidate_all_translations(memory);
+            self.invalidate_all_translations(memory)?;
+            self.device_tlbs.remove(source);
+            return Ok(());
         }
-        self.forget_context(memory, source)?;
-        let domains = domains.list.into_iter().flatten();
-        let mut pasids = domains.clone().map(Descriptor::pasid_cache_domain);
-        let submitted = self.begin(memory, &mut pasids)?;
-        self.complete(memory, submitted)?;
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
-        let mut pages = domains.map(|domain| Descriptor::iotlb_domain(domain, drain));
-        let submitted = self.begin(memory, &mut pages)?;
-        self.complete(memory, submitted)
+        let domains = domains.list.into_iter().flatten();
+        let pasids = domains.clone().map(Descriptor::pasid_cache_domain);
+        let pages = domains.map(|domain| Descriptor::iotlb_domain(domain, drain));
+        let unit = core::iter::once(Descriptor::context_cache_device(DomainId(0), source)).chain(pasids).chain(pages);
+        let submitted = self.begin(memory, &mut unit.chain(self.device_tlb_of_all(source)))?;
+        self.complete(memory, submitted)?;
+        self.device_tlbs.remove(source);
+        Ok(())
     }
 }

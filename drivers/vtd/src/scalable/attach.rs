@@ -2,24 +2,25 @@
 
 use super::tables::{pasid_entry, read_context, read_pasid_entry};
 use super::translation::Translation;
-use crate::error::{Error, Step};
+use crate::error::Error;
 use crate::memory::{at, publish, store};
-use crate::spec::capability::Levels;
+use crate::spec::capability::{Capabilities, Levels};
 use crate::spec::context::ContextEntry;
 use crate::spec::invalidation::{Descriptor, Drain};
-use crate::spec::pasid::{NESTED, Pasid, PasidEntry, SECOND_STAGE};
+use crate::spec::pasid::{NESTED, Pasid, PasidEntry, SECOND_STAGE, TABLE_ENTRY_BYTES};
+use crate::tables::Gap;
 use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
-use addr::{Bdf, DomainId, GuestPhys, HostPhys};
+use addr::{Bdf, DomainId, HostPhys};
 
 impl<R: Registers, C: Clock> Unit<R, C> {
     /// Lets the requests of `source` with `pasid`, or those without PASID for `None`, reach memory as `translation`
-    /// says. Replaces a translation that stands; between the two the requests reach nothing. When the call returns,
+    /// says. Replaces a translation that stands, by one store where that can be done (another first-stage table under
+    /// the same domain id always can); otherwise, between the two, the requests reach nothing. When the call returns,
     /// nothing of the old one is cached, and DMA by it is over where the unit can drain.
     ///
     /// Second-stage translations are cached under `domain`, all others under `domain` and the PASID: two tables must
-    /// never have the same. All translations by one second-stage table, nested ones too, should have the same `domain`,
-    /// for an invalidation is made under one.
+    /// never have the same. A table that is attached under several must be invalidated under each.
     ///
     /// In legacy mode `pasid` is `None`, and there is no first stage.
     ///
@@ -36,30 +37,88 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         domain: DomainId,
         translation: Translation,
     ) -> Result<(), Error> {
+        self.change_attachment(memory, source, pasid, domain, translation, Gap::Allowed)
+    }
+
+    /// As [`Self::attach`], but by one store or not at all: what both the old and the new translation map is reached at
+    /// every moment. What has nothing attached gets its first translation.
+    ///
+    /// # Errors
+    /// Those of [`Self::attach`]; [`Error::NotAtomic`], and nothing has changed: more of the entry differs than one
+    /// store can change, which is 64 bits, or 128 where memory can exchange them ([`DmaMemory::exchange_u128`]).
+    pub fn reattach<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Option<Pasid>,
+        domain: DomainId,
+        translation: Translation,
+    ) -> Result<(), Error> {
+        self.change_attachment(memory, source, pasid, domain, translation, Gap::Forbidden)
+    }
+
+    pub(super) fn change_attachment<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Option<Pasid>,
+        domain: DomainId,
+        translation: Translation,
+        gap: Gap,
+    ) -> Result<(), Error> {
         self.refuse_if_poisoned()?;
         self.check_domain(domain)?;
         let Some(scalable) = self.scalable else {
-            return self.attach_in_legacy_mode(memory, source, pasid, domain, translation);
+            return self.attach_in_legacy_mode(memory, source, pasid, domain, translation, gap);
         };
         let pasid = self.effective_pasid(pasid)?;
         let new = translation.entry(self.capabilities, domain)?;
         let context = self.scalable_context_or_create(memory, source, scalable.rid_pasid)?;
         let entry = self.pasid_entry_or_create(memory, source, context, pasid)?;
-        let absent = read_pasid_entry(memory, entry).domain();
-        self.withdraw_pasid(memory, pasid, entry)?;
+        let old = read_pasid_entry(memory, entry);
+        let changed = if !old.is_present() {
+            self.make_present(memory, source, pasid, entry, new)
+        } else if exchange(memory, self.capabilities, entry, old, new) {
+            self.flush_write_buffer().and_then(|()| self.forget_pasid(memory, source, pasid, old))
+        } else if gap == Gap::Forbidden {
+            return Err(Error::NotAtomic(source));
+        } else {
+            self.withdraw_pasid(memory, source, pasid, entry)?;
+            self.make_present(memory, source, pasid, entry, new)
+        };
+        if changed.is_err() {
+            store(memory, self.capabilities, entry, 0);
+        }
+        changed
+    }
 
+    /// Writes an entry that is not present, and makes it so.
+    fn make_present<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Pasid,
+        entry: HostPhys,
+        new: PasidEntry,
+    ) -> Result<(), Error> {
+        let absent = read_pasid_entry(memory, entry).domain();
         let [present, rest @ ..] = new.words;
         for (word, offset) in rest.into_iter().zip((8..).step_by(8)) {
             memory.write_u64(at(entry, offset), word);
         }
         // The entry is one line of the cache: nobody sees the present bit and not the rest.
         memory.write_u64(entry, present);
-        publish(memory, self.capabilities, entry, 8 * new.words.len() as u64);
-        if let Err(error) = self.announce_pasid(memory, pasid, absent, new) {
-            store(memory, self.capabilities, entry, 0);
-            return Err(error);
+        publish(memory, self.capabilities, entry, TABLE_ENTRY_BYTES);
+        if !self.capabilities.caching_mode() {
+            return self.flush_write_buffer();
         }
-        Ok(())
+        if self.root_table_set {
+            // An entry that is not present is cached under domain id 0 (section 6.1); some emulated units look at the
+            // domain id that stands in it. That of the new entry follows.
+            let tags = [DomainId(0), absent];
+            self.submit(memory, &tags.map(|tag| Descriptor::pasid_cache_pasid(tag, pasid)))?;
+        }
+        self.forget_pasid(memory, source, pasid, new)
     }
 
     /// Takes away what [`Self::attach`] gave: the requests reach nothing when the call returns, nothing of them is
@@ -75,7 +134,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         let pasid = self.effective_pasid(pasid)?;
         match self.attached_entry(memory, source, pasid) {
-            Some(entry) => self.withdraw_pasid(memory, pasid, entry),
+            Some(entry) => self.withdraw_pasid(memory, source, pasid, entry),
             None => Ok(()),
         }
     }
@@ -96,41 +155,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             return None;
         }
         Some((entry.domain(), Translation::of(entry)?))
-    }
-
-    /// Gives an attached first stage, alone or nested, another table with as many or other levels, by one store: at no
-    /// moment do the requests reach nothing. The table is an address of the second stage if it is nested. When the call
-    /// returns, nothing of the old table is cached. If it fails, the requests reach nothing as far as the tables say.
-    ///
-    /// # Errors
-    /// [`Error::OutOfOrder`] where no first stage is attached; else those of [`Self::attach`].
-    pub fn replace_first_stage<M: DmaMemory>(
-        &mut self,
-        memory: &mut M,
-        source: Bdf,
-        pasid: Option<Pasid>,
-        table: u64,
-        levels: Levels,
-    ) -> Result<(), Error> {
-        self.refuse_if_poisoned()?;
-        let pasid = self.effective_pasid(pasid)?;
-        let missing = Error::OutOfOrder { step: Step::Assign, needs: "a first stage to replace" };
-        let entry = self.attached_entry(memory, source, pasid).ok_or(missing)?;
-        let old = read_pasid_entry(memory, entry);
-        let translation = match Translation::of(old).filter(|_| old.is_present()).ok_or(missing)? {
-            Translation::FirstStage { .. } => Translation::FirstStage { table: HostPhys::new(table), levels },
-            Translation::Nested { second, second_levels, .. } => {
-                Translation::Nested { first: GuestPhys::new(table), first_levels: levels, second, second_levels }
-            }
-            _ => return Err(missing),
-        };
-        let new = translation.entry(self.capabilities, old.domain())?;
-        store(memory, self.capabilities, at(entry, 16), new.words[2]);
-        let forgotten = self.flush_write_buffer().and_then(|()| self.forget_pasid(memory, pasid, old));
-        if forgotten.is_err() {
-            store(memory, self.capabilities, entry, 0);
-        }
-        forgotten
     }
 
     /// The PASID under which requests are found: RID_PASID for those without.
@@ -163,18 +187,22 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         pasid: Option<Pasid>,
         domain: DomainId,
         translation: Translation,
+        gap: Gap,
     ) -> Result<(), Error> {
         if pasid.is_some() {
             return Err(Error::Unsupported { capability: "scalable mode (Unit::use_scalable_mode)" });
         }
         match translation {
+            Translation::SecondStage { table, levels } if gap == Gap::Forbidden => {
+                self.replace(memory, source, domain, table, levels)
+            }
             Translation::SecondStage { table, levels } => self.assign(memory, source, domain, table, levels),
             Translation::PassThrough if self.capabilities.pass_through() => {
                 // AW must be the largest that the unit has (section 9.3).
                 let largest = [Levels::Five, Levels::Four, Levels::Three];
                 let levels = largest.into_iter().find(|levels| self.capabilities.supports_levels(*levels));
                 let levels = levels.ok_or(Error::LevelsUnsupported(0))?;
-                self.assign_entry(memory, source, ContextEntry::pass_through(levels, domain))
+                self.change_entry(memory, source, ContextEntry::pass_through(levels, domain), gap)
             }
             Translation::PassThrough => Err(Error::Unsupported { capability: "pass-through (ECAP.PT)" }),
             Translation::FirstStage { .. } | Translation::Nested { .. } => {
@@ -184,50 +212,73 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     }
 
     /// Makes a PASID table entry not present and forgets it.
-    fn withdraw_pasid<M: DmaMemory>(&mut self, memory: &mut M, pasid: Pasid, entry: HostPhys) -> Result<(), Error> {
+    fn withdraw_pasid<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Pasid,
+        entry: HostPhys,
+    ) -> Result<(), Error> {
         let old = read_pasid_entry(memory, entry);
         if !old.is_present() {
             // Not present is not forgotten, if it was an invalidation that failed before.
             return if self.poisoned { self.invalidate_all_translations(memory) } else { Ok(()) };
         }
         store(memory, self.capabilities, entry, 0);
-        self.forget_pasid(memory, pasid, old)
+        self.forget_pasid(memory, source, pasid, old)
     }
 
-    /// Makes hardware forget what a PASID table entry said: the entry, and when that is done the translations by it, as
-    /// the guidance of section 6.5.3.3 asks for each translation type. The other way round, the IOTLB could be filled
-    /// again from the cached entry.
-    fn forget_pasid<M: DmaMemory>(&mut self, memory: &mut M, pasid: Pasid, old: PasidEntry) -> Result<(), Error> {
+    /// Makes hardware forget what a PASID table entry said: the entry, then the translations by it, then those that the
+    /// device has kept itself, as the guidance of section 6.5.3.3 asks for each translation type. The other way round,
+    /// each could be filled again from the one before; hardware keeps the order in which they stand in the queue
+    /// (section 6.5.2.11).
+    fn forget_pasid<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        source: Bdf,
+        pasid: Pasid,
+        old: PasidEntry,
+    ) -> Result<(), Error> {
         if !self.root_table_set {
             // Hardware has not seen the table yet; setting it invalidates everything.
             return Ok(());
         }
-        self.submit(memory, &[Descriptor::pasid_cache_pasid(old.domain(), pasid)])?;
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
         let pages = match old.translation_type() {
             SECOND_STAGE | NESTED => Descriptor::iotlb_domain(old.domain(), drain),
             _ => Descriptor::pasid_iotlb(old.domain(), pasid),
         };
-        self.submit(memory, &[pages])
+        let unit = [Descriptor::pasid_cache_pasid(old.domain(), pasid), pages];
+        let submitted = self.begin(memory, &mut unit.into_iter().chain(self.device_tlb_of(source, pasid)))?;
+        self.complete(memory, submitted)
     }
+}
 
-    /// What a unit needs to notice an entry that has become present. `absent` is the domain id that stood in it before.
-    fn announce_pasid<M: DmaMemory>(
-        &mut self,
-        memory: &mut M,
-        pasid: Pasid,
-        absent: DomainId,
-        new: PasidEntry,
-    ) -> Result<(), Error> {
-        if !self.capabilities.caching_mode() {
-            return self.flush_write_buffer();
+/// Changes a present entry by one store, if that can be done: of one word, or of the 128 bits of two.
+fn exchange<M: DmaMemory>(
+    memory: &mut M,
+    capabilities: Capabilities,
+    entry: HostPhys,
+    old: PasidEntry,
+    new: PasidEntry,
+) -> bool {
+    let differs = |index: &usize| old.words.get(*index) != new.words.get(*index);
+    let mut changed = (0..old.words.len()).filter(differs);
+    let (Some(first), second, None) = (changed.next(), changed.next(), changed.next()) else {
+        // Nothing to change, or too much.
+        return old == new;
+    };
+    let place = at(entry, 8 * first as u64);
+    match second {
+        None => memory.write_u64(place, new.words[first]),
+        Some(second) => {
+            let pair = |of: PasidEntry| [of.words[first], of.words[second]];
+            let together = first % 2 == 0 && second == first + 1;
+            if !together || !memory.exchange_u128(place, pair(old), pair(new)) {
+                return false;
+            }
         }
-        if self.root_table_set {
-            // An entry that is not present is cached under domain id 0 (section 6.1); some emulated units look at the
-            // domain id that stands in it. That of the new entry follows.
-            let tags = [DomainId(0), absent];
-            self.submit(memory, &tags.map(|tag| Descriptor::pasid_cache_pasid(tag, pasid)))?;
-        }
-        self.forget_pasid(memory, pasid, new)
     }
+    publish(memory, capabilities, entry, TABLE_ENTRY_BYTES);
+    true
 }

@@ -24,7 +24,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         pasid: Option<Pasid>,
         change: &Invalidation<I>,
     ) -> Result<IotlbInvalidated, Error> {
-        let pasid = self.effective_pasid(pasid)?;
+        let effective = self.effective_pasid(pasid)?;
         if change.only_added && !self.capabilities.caching_mode() {
             self.flush_write_buffer()?;
         } else if change.len != 0 {
@@ -35,8 +35,11 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             // does not limit it (section 11.4.2).
             let mask = (u64::BITS - (first ^ last).leading_zeros()) as u8;
             let block = Iova::new((first >> mask << mask) * PAGE_SIZE);
-            let pages = Descriptor::pasid_iotlb_pages(domain, pasid, block, mask, !change.tables_changed);
-            self.submit(memory, &[pages])?;
+            let pages = Descriptor::pasid_iotlb_pages(domain, effective, block, mask, !change.tables_changed);
+            // The unit forgets first: device-TLBs are filled by what it answers.
+            let devices = self.device_tlbs.descriptors_of_pasid(pasid, first, last);
+            let submitted = self.begin(memory, &mut core::iter::once(pages).chain(devices))?;
+            self.complete(memory, submitted)?;
         }
         Ok(IotlbInvalidated::of(change))
     }

@@ -11,6 +11,7 @@
 
 mod assignment;
 mod attach;
+mod device_tlb;
 mod iotlb;
 mod tables;
 mod through;
@@ -19,8 +20,8 @@ mod translation;
 pub use translation::Translation;
 
 use crate::error::{Error, Step};
-use crate::spec::capability::Levels;
 use crate::spec::pasid::Pasid;
+use crate::tables::{Assignment, Gap};
 use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId, HostPhys};
@@ -35,12 +36,12 @@ pub enum TranslationMode {
     Scalable,
 }
 
-/// [`Unit::assign`].
-type Assign<R, C> = fn(&mut Unit<R, C>, &mut dyn DmaMemory, Bdf, DomainId, HostPhys, Levels) -> Result<(), Error>;
+/// [`Unit::assign`], [`Unit::assign_with_device_tlb`] and [`Unit::replace`].
+type Change<R, C> = fn(&mut Unit<R, C>, &mut dyn DmaMemory, Bdf, Assignment, Gap) -> Result<(), Error>;
 /// [`Unit::clear`].
 type Clear<R, C> = fn(&mut Unit<R, C>, &mut dyn DmaMemory, Bdf) -> Result<(), Error>;
 /// [`Unit::assignment`].
-type Assignment<R, C> = fn(&Unit<R, C>, &dyn DmaMemory, Bdf) -> Option<(DomainId, HostPhys)>;
+type Assigned<R, C> = fn(&Unit<R, C>, &dyn DmaMemory, Bdf) -> Option<(DomainId, HostPhys)>;
 /// `Unit::deny`: whether there was something to take away.
 type Deny<R, C> = fn(&mut Unit<R, C>, &mut dyn DmaMemory, Bdf) -> bool;
 
@@ -50,9 +51,9 @@ type Deny<R, C> = fn(&mut Unit<R, C>, &mut dyn DmaMemory, Bdf) -> bool;
 /// scalable mode in it.
 pub(crate) struct Scalable<R, C> {
     pub rid_pasid: Pasid,
-    pub assign: Assign<R, C>,
+    pub change: Change<R, C>,
     pub clear: Clear<R, C>,
-    pub assignment: Assignment<R, C>,
+    pub assignment: Assigned<R, C>,
     pub deny: Deny<R, C>,
 }
 
@@ -96,7 +97,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         self.scalable = Some(Scalable {
             rid_pasid,
-            assign: assignment::assign,
+            change: assignment::change,
             clear: assignment::clear,
             assignment: assignment::assignment,
             deny: assignment::deny,

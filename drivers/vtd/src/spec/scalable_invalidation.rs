@@ -15,6 +15,9 @@ const CACHE_GLOBAL: u64 = 3 << 4;
 const IOTLB_PASID: u64 = 2 << 4;
 const IOTLB_PAGES: u64 = 3 << 4;
 
+/// S (bit 11 of the high half): ADDR says how many pages.
+const SIZE: u64 = 1 << 11;
+
 const fn tags(domain: DomainId, pasid: Pasid) -> u64 {
     (domain.0 as u64) << 16 | (pasid.as_u32() as u64) << 32
 }
@@ -56,20 +59,39 @@ impl Descriptor {
         }
     }
 
-    /// What the device-TLB of `source` holds for one PASID, everywhere: S = 1 with the address all ones below its
-    /// highest bit (section 6.5.2.6). `physical_function` is the physical function of a virtual one, else the same;
-    /// `queue_depth` is the device's invalidate queue depth (0 to 31, 0 stands for 32).
-    pub const fn pasid_device_tlb(source: Bdf, physical_function: Bdf, queue_depth: u8, pasid: Pasid) -> Self {
+    /// Translations in the device-TLB of `source` for one PASID, or for all PASIDs with `None` (G): 2^`address_mask` pages
+    /// of 4 KiB at `address`, which must be aligned to so many; 52 and more is all of them (S with ADDR all ones but bit
+    /// 63). `queue_depth` is the device's Invalidate Queue Depth, 0 to 31, 0 for 32; `physical_function` names who
+    /// throttles the invalidations of a virtual function, and is the device itself otherwise (section 6.5.2.6).
+    pub const fn pasid_device_tlb(
+        source: Bdf,
+        physical_function: Bdf,
+        queue_depth: u8,
+        pasid: Option<Pasid>,
+        address: Iova,
+        address_mask: u8,
+    ) -> Self {
         let function = physical_function.as_u16() as u64;
-        Self {
-            low: TYPE_PASID_DEVICE_TLB
-                | ((queue_depth & 0x1f) as u64) << 4
-                | (function & 0xf) << 12
-                | (source.as_u16() as u64) << 16
-                | (pasid.as_u32() as u64) << 32
-                | (function >> 4) << 52,
-            high: 0x7fff_ffff_ffff_f000 | 1 << 11,
-        }
+        let (pasid, global) = match pasid {
+            Some(pasid) => (pasid.as_u32() as u64, 0),
+            None => (0, 1),
+        };
+        let low = TYPE_PASID_DEVICE_TLB
+            | ((queue_depth & 0x1f) as u64) << 4
+            | (function & 0xf) << 12
+            | (source.as_u16() as u64) << 16
+            | pasid << 32
+            | (function >> 4) << 52;
+        let pages = match address_mask {
+            0 => address.as_u64() & !0xfff,
+            // The lowest clear bit of ADDR says how many pages: all bits below it are 1.
+            1..52 => {
+                let size = 1u64 << (address_mask + 12);
+                address.as_u64() & !(size - 1) | (size / 2 - 1) & !0xfff | SIZE
+            }
+            _ => 0x7fff_ffff_ffff_f000 | SIZE,
+        };
+        Self { low, high: pages | global }
     }
 }
 
@@ -104,11 +126,25 @@ mod tests {
     }
 
     #[test]
-    fn a_device_tlb_descriptor_names_a_device_and_its_physical_function() {
-        let all = Descriptor::pasid_device_tlb(Bdf::from_u16(0xbeef), Bdf::from_u16(0xcaf5), 0x15, pasid());
+    fn a_device_tlb_descriptor_names_a_device_its_physical_function_and_pages() {
+        let (source, function) = (Bdf::from_u16(0xbeef), Bdf::from_u16(0xcaf5));
+        let of = |pasid, address, mask| {
+            Descriptor::pasid_device_tlb(source, function, 0x35, pasid, Iova::new(address), mask)
+        };
+        let all = of(Some(pasid()), 0x1234_5678, 64);
         assert_eq!(all.low, 0xcaf << 52 | 0xa_bcde << 32 | 0xbeef << 16 | 5 << 12 | 0x15 << 4 | 8);
         assert_eq!(all.high, 0x7fff_ffff_ffff_f800);
-        let depth = Descriptor::pasid_device_tlb(Bdf::from_u16(0), Bdf::from_u16(0), 32, Pasid::ZERO);
-        assert_eq!(depth.low, 8);
+        assert_eq!(of(None, 0, 64).low, 0xcaf << 52 | 0xbeef << 16 | 5 << 12 | 0x15 << 4 | 8);
+        assert_eq!(of(None, 0, 64).high, 0x7fff_ffff_ffff_f801, "G");
+        assert_eq!(of(None, 0x1234_5678, 0).high, 0x1234_5001);
+        assert_eq!(of(Some(pasid()), 0x1234_5678, 0).high, 0x1234_5000);
+        assert_eq!(of(Some(pasid()), 0x1234_5678, 1).high, 0x1234_4800, "two pages: bit 12 is clear");
+        assert_eq!(
+            of(Some(pasid()), 0x1234_5678, 4).high,
+            0x1234_7800,
+            "16 pages: bits 14:12 are set, bit 15 is clear"
+        );
+        assert_eq!(of(Some(pasid()), !0, 51).high, 0xbfff_ffff_ffff_f800);
+        assert_eq!(of(Some(pasid()), !0, 52).high, 0x7fff_ffff_ffff_f800);
     }
 }
