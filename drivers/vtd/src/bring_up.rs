@@ -1,8 +1,9 @@
 //! Bringing a unit up, step by step. Each step checks that the steps that it needs have been taken.
 
+use crate::entry_map::EntryMap;
 use crate::error::{Error, Step};
 use crate::interface::Interface;
-use crate::interrupts::InterruptTable;
+use crate::interrupt_table::InterruptTable;
 use crate::queue::Queue;
 use crate::ring::{QueueLayout, Ring};
 use crate::scalable::TranslationMode;
@@ -177,7 +178,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         let pages = InterruptTable::pages(entries).ok_or(Error::BadTableSize(entries))?;
         let base = self.allocate(memory, step, pages, PAGE_SIZE)?;
-        let table = InterruptTable::new(base, entries, mode);
+        let map = self.allocate(memory, step, EntryMap::pages(entries), PAGE_SIZE)?;
+        let table = InterruptTable::new(base, entries, mode, EntryMap::new(memory, map, entries));
         self.refuse_other_destination_mode(table.address_register())?;
         self.flush_write_buffer()?;
         self.registers.write(IRTA, table.address_register());

@@ -1,20 +1,19 @@
 //! The interrupt remapping table: entries given away and taken back, and what they route.
 //!
-//! Which entries are given away is written in the table itself, in a bit that hardware ignores: the table has up to
-//! 65536 entries, and a second list of them could disagree. Entry 0 is never given away, so that a message of
-//! zeros, the easiest to forge, finds nothing.
+//! Entry 0 is never given away, so that a message of zeros, the easiest to forge, finds nothing.
 
 use crate::error::{Error, Step};
+use crate::interrupt_table::{self, InterruptTable};
 use crate::memory::{at, publish, store};
 use crate::spec::interrupt::{
-    ALLOCATED, DestinationMode, ENTRY_BYTES, Entry, PRESENT, Polarity, Trigger, io_apic_entry as encode_io_apic_entry,
-    message_address,
+    ENTRY_BYTES, Entry, PRESENT, Polarity, Trigger, io_apic_entry as encode_io_apic_entry, message_address,
 };
 use crate::spec::invalidation::Descriptor;
-use crate::spec::registers::IRTA_EIME;
 use crate::wait::Clock;
 use crate::{DmaMemory, Registers, Unit};
-use addr::{ApicId, Bdf, HostPhys, PAGE_SIZE, Vector};
+use addr::{ApicId, Bdf, HostPhys, Vector};
+
+const NO_TABLE: Error = Error::OutOfOrder { step: Step::Route, needs: "the interrupt remapping table" };
 
 /// An allocated entry of a unit's interrupt remapping table, by its index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,6 +38,15 @@ pub struct Message {
     pub address: u64,
     /// The data.
     pub data: u32,
+}
+
+impl Message {
+    /// The message as a timer of the HPET takes it: its FSB Interrupt Route register, the data in bits 31:0 and the address in
+    /// bits 63:32 (IA-PC HPET specification, 2.3.10). The source of the [`Route`] is the one that the DMAR table names for
+    /// the HPET.
+    pub const fn hpet_route(self) -> u64 {
+        self.address << 32 | self.data as u64
+    }
 }
 
 /// Consecutive entries, as many as a power of two and aligned to it: what a device with multi-message MSI needs.
@@ -105,47 +113,15 @@ pub struct PostedRoute {
     pub source: Bdf,
 }
 
-/// The table of one unit.
-#[derive(Debug)]
-pub(crate) struct InterruptTable {
-    base: HostPhys,
-    entries: u32,
-    mode: DestinationMode,
-}
-
-impl InterruptTable {
-    /// Pages of a table of so many entries, or `None` for an impossible number: IRTA.S gives 2 to the power of S + 1,
-    /// and the table is whole pages.
-    pub(crate) const fn pages(entries: usize) -> Option<usize> {
-        if entries.is_power_of_two() && entries >= 256 && entries <= 1 << 16 {
-            Some(entries * ENTRY_BYTES as usize / PAGE_SIZE as usize)
-        } else {
-            None
-        }
-    }
-
-    /// A table in zeroed memory of [`Self::pages`].
-    pub(crate) fn new(base: HostPhys, entries: usize, mode: DestinationMode) -> Self {
-        Self { base, entries: entries as u32, mode }
-    }
-
-    pub(crate) fn mode(&self) -> DestinationMode {
-        self.mode
-    }
-
-    /// The value for IRTA_REG: address, EIME, size.
-    pub(crate) fn address_register(&self) -> u64 {
-        let extended = if self.mode == DestinationMode::X2Apic { IRTA_EIME } else { 0 };
-        self.base.as_u64() | extended | u64::from(self.entries.ilog2() - 1)
-    }
-
-    fn place(&self, index: u32) -> HostPhys {
-        at(self.base, u64::from(index) * ENTRY_BYTES)
-    }
-
-    fn is_free<M: DmaMemory>(&self, memory: &M, index: u32) -> bool {
-        memory.read_u64(self.place(index)) & (ALLOCATED | PRESENT) == 0
-    }
+/// What hardware must be told after an entry has changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notice {
+    /// Nothing.
+    None,
+    /// That it is to look into its write buffers, if it has such.
+    WriteBuffer,
+    /// That it is to forget this entry.
+    Entry(Handle),
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {
@@ -159,18 +135,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if !count.is_power_of_two() || count > 32 {
             return Err(Error::NoInterruptEntries(count));
         }
-        let block = count as u32;
-        // Entry 0 is nobody's, and with it no block that begins there.
-        let first = (0..table.entries)
-            .step_by(count)
-            .skip(1)
-            .find(|&first| (first..first + block).all(|index| table.is_free(memory, index)))
-            .ok_or(Error::NoInterruptEntries(count))?;
-        let places = (first..first + block).map(|index| table.place(index));
-        for place in places {
-            store(memory, self.capabilities, place, ALLOCATED);
-        }
-        Ok(HandleBlock { first: first as u16, count: count as u16 })
+        let first = table.map.take(memory, count.ilog2()).ok_or(Error::NoInterruptEntries(count))?;
+        Ok(HandleBlock { first, count: count as u16 })
     }
 
     /// Routes an entry. Where the entry already routes interrupts of the same source, or the memory can exchange 128
@@ -186,10 +152,51 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         handle: Handle,
         route: &Route,
     ) -> Result<(), Error> {
-        let mode = self.table()?.mode;
+        self.route_interrupts(memory, [(handle, *route)])
+    }
+
+    /// Routes several entries, as [`Self::route_interrupt`] does one, with one wait for all: when a virtual processor
+    /// moves, all of its interrupts do.
+    ///
+    /// # Errors
+    /// Those of [`Self::route_interrupt`]. Entries before the one that failed have their new routes, and hardware has been
+    /// told of them.
+    pub fn route_interrupts<M: DmaMemory>(
+        &mut self,
+        memory: &mut M,
+        routes: impl IntoIterator<Item = (Handle, Route)>,
+    ) -> Result<(), Error> {
+        // Hardware is told of so many entries at once.
+        let mut notices = [Notice::None; 32];
+        let mut count = 0;
+        let mut outcome = Ok(());
+        for (handle, route) in routes {
+            if count == notices.len() {
+                self.tell_of_entries(memory, &notices)?;
+                count = 0;
+            }
+            match self.encode(&route).and_then(|entry| self.write_entry(memory, handle, entry)) {
+                Ok(notice) => {
+                    if let Some(place) = notices.get_mut(count) {
+                        *place = notice;
+                        count += 1;
+                    }
+                }
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            }
+        }
+        self.tell_of_entries(memory, notices.get(..count).unwrap_or(&notices))?;
+        outcome
+    }
+
+    fn encode(&mut self, route: &Route) -> Result<Entry, Error> {
+        let mode = self.table()?.mode();
         check_vector(route.vector)?;
         let destination = mode.field(route.destination).ok_or(Error::DestinationOutOfRange(route.destination))?;
-        self.write_entry(memory, handle, Entry::remapped(route.vector, destination, route.trigger, route.source))
+        Ok(Entry::remapped(route.vector, destination, route.trigger, route.source))
     }
 
     /// Lets hardware post an entry's interrupts. See [`Self::route_interrupt`].
@@ -209,7 +216,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if !route.descriptor.is_aligned(64) || route.descriptor.as_u64() >> 52 != 0 {
             return Err(Error::BadDescriptor(route.descriptor));
         }
-        self.write_entry(memory, handle, Entry::posted(route.vector, route.descriptor, route.urgent, route.source))
+        let entry = Entry::posted(route.vector, route.descriptor, route.urgent, route.source);
+        let notice = self.write_entry(memory, handle, entry)?;
+        self.tell_of_entries(memory, &[notice])
     }
 
     /// Stops routing an entry, which stays allocated: its messages fault with 0x22 when the call returns.
@@ -231,7 +240,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         for handle in block.handles() {
             let place = self.allocated_entry(memory, handle)?;
             if memory.read_u64(place) & PRESENT != 0 {
-                store(memory, self.capabilities, place, ALLOCATED);
+                store(memory, self.capabilities, place, 0);
                 withdrawn = true;
             }
         }
@@ -244,8 +253,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         for handle in block.handles() {
             let place = self.allocated_entry(memory, handle)?;
             store(memory, self.capabilities, at(place, 8), 0);
-            store(memory, self.capabilities, place, 0);
         }
+        self.table()?.map.give_back(memory, block.first, block.count.ilog2());
         Ok(())
     }
 
@@ -254,48 +263,55 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// # Errors
     /// [`Error::BadHandle`], [`Error::OutOfOrder`].
     pub fn read_interrupt_entry<M: DmaMemory>(&self, memory: &M, handle: Handle) -> Result<(u64, u64), Error> {
-        let place = self.allocated_entry(memory, handle)?;
-        Ok((memory.read_u64(place), memory.read_u64(at(place, 8))))
+        let entry = interrupt_table::read(memory, self.allocated_entry(memory, handle)?);
+        Ok((entry.low, entry.high))
     }
 
-    fn table(&self) -> Result<&InterruptTable, Error> {
-        self.interrupt_table
-            .as_ref()
-            .ok_or(Error::OutOfOrder { step: Step::Route, needs: "the interrupt remapping table" })
+    fn table(&mut self) -> Result<&mut InterruptTable, Error> {
+        self.interrupt_table.as_mut().ok_or(NO_TABLE)
     }
 
     fn allocated_entry<M: DmaMemory>(&self, memory: &M, handle: Handle) -> Result<HostPhys, Error> {
-        let table = self.table()?;
-        let place = table.place(handle.0.into());
-        if u32::from(handle.0) >= table.entries || memory.read_u64(place) & ALLOCATED == 0 {
-            return Err(Error::BadHandle(handle.0));
-        }
-        Ok(place)
+        self.interrupt_table.as_ref().ok_or(NO_TABLE)?.given(memory, handle.0)
     }
 
-    fn write_entry<M: DmaMemory>(&mut self, memory: &mut M, handle: Handle, new: Entry) -> Result<(), Error> {
+    /// Writes an entry; answers what hardware must be told.
+    fn write_entry<M: DmaMemory>(&mut self, memory: &mut M, handle: Handle, new: Entry) -> Result<Notice, Error> {
         self.refuse_if_poisoned()?;
         let place = self.allocated_entry(memory, handle)?;
-        let old = Entry { low: memory.read_u64(place), high: memory.read_u64(at(place, 8)) };
-        let new = Entry { low: new.low | ALLOCATED, ..new };
+        let old = interrupt_table::read(memory, place);
         if old == new {
-            return Ok(());
+            return Ok(Notice::None);
         }
         if old.is_present() && old.high == new.high {
             // The half that says who may use the entry and, of a posted one, half of the descriptor's address, is the
             // same: one store takes the entry from one valid state to the other.
             store(memory, self.capabilities, place, new.low);
-            return self.invalidate_entry(memory, handle);
+            return Ok(Notice::Entry(handle));
         }
         if old.is_present() && memory.exchange_u128(place, [old.low, old.high], [new.low, new.high]) {
             publish(memory, self.capabilities, place, ENTRY_BYTES);
-            return self.invalidate_entry(memory, handle);
+            return Ok(Notice::Entry(handle));
         }
         self.withdraw_entry(memory, handle, place)?;
         // Who may use the entry is there before the entry is: a reader of a torn one must find it not present.
         store(memory, self.capabilities, at(place, 8), new.high);
         store(memory, self.capabilities, place, new.low);
-        if self.capabilities.caching_mode() { self.invalidate_entry(memory, handle) } else { self.flush_write_buffer() }
+        Ok(if self.capabilities.caching_mode() { Notice::Entry(handle) } else { Notice::WriteBuffer })
+    }
+
+    /// Tells hardware of changed entries, and waits until it has forgotten the old ones.
+    fn tell_of_entries<M: DmaMemory>(&mut self, memory: &mut M, notices: &[Notice]) -> Result<(), Error> {
+        let forget = |notice: &Notice| match notice {
+            Notice::Entry(handle) => Some(Descriptor::interrupt_entry_cache_index(handle.0, 0)),
+            _ => None,
+        };
+        let submitted = self.begin(memory, &mut notices.iter().filter_map(forget))?;
+        self.complete(memory, submitted)?;
+        if notices.contains(&Notice::WriteBuffer) {
+            self.flush_write_buffer()?;
+        }
+        Ok(())
     }
 
     fn withdraw_entry<M: DmaMemory>(&mut self, memory: &mut M, handle: Handle, place: HostPhys) -> Result<(), Error> {
@@ -303,7 +319,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             // Not present is not forgotten, if it was an invalidation that failed before.
             return if self.poisoned { self.invalidate_entry(memory, handle) } else { Ok(()) };
         }
-        store(memory, self.capabilities, place, ALLOCATED);
+        store(memory, self.capabilities, place, 0);
         self.invalidate_entry(memory, handle)
     }
 

@@ -17,9 +17,11 @@
 mod batch;
 mod bring_up;
 mod device_tlb;
+mod entry_map;
 mod error;
 mod faults;
 mod interface;
+mod interrupt_table;
 mod interrupts;
 mod invalidation;
 mod iotlb;

@@ -3,7 +3,7 @@
 use crate::device_tlb::DeviceTlbs;
 use crate::error::{Error, Step};
 use crate::interface::Interface;
-use crate::interrupts::InterruptTable;
+use crate::interrupt_table::InterruptTable;
 use crate::memory::publish;
 use crate::scalable::Scalable;
 use crate::spec::capability::Capabilities;

@@ -6,8 +6,6 @@ use addr::{ApicId, Bdf, HostPhys, Vector};
 pub const ENTRY_BYTES: u64 = 16;
 /// Bit 0 of the low half: present.
 pub const PRESENT: u64 = 1;
-/// Bits 11:8 of the low half are ignored by hardware; this one says that software has given the entry away.
-pub const ALLOCATED: u64 = 1 << 8;
 
 /// How an interrupt is signalled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -266,7 +266,7 @@ fn compatibility_format_that_passes_is_an_error() {
 
 #[test]
 fn running_out_of_memory_at_any_step_is_an_error_and_not_a_panic() {
-    for frames in 0..4 {
+    for frames in 0..5 {
         let fake = Fake::new();
         fake.inner(|inner| inner.frames_left = frames);
         let result = fake.probe().unwrap().bring_up(&mut fake.clone(), &CONFIGURATION);
@@ -289,7 +289,9 @@ fn a_unit_that_is_not_coherent_sees_all_that_the_driver_writes() {
     let other = crate::Route { source: addr::Bdf::from_u16(0x0110), ..route };
     unit.route_interrupt(&mut memory, block.get(0).unwrap(), &other).unwrap();
     fake.inner(|inner| {
-        for (address, value) in &inner.memory {
+        // What hardware does not look at: the map of given interrupt entries, behind their table.
+        let map = (inner.others[&0xb8] & !0xfff) + 0x1000;
+        for (address, value) in inner.memory.iter().filter(|(address, _)| **address & !0xfff != map) {
             assert_eq!(inner.written_back.get(address), Some(value), "{address:#x}");
         }
     });

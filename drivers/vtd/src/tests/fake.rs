@@ -67,6 +67,8 @@ pub struct Inner {
     pub next_frame: u64,
     pub frames_left: usize,
     pub exchanges: bool,
+    /// Loads of the driver.
+    pub reads: usize,
     pub log: Vec<Event>,
     pub max_in_flight: u64,
     pub new_fault_after_clear: usize,
@@ -124,6 +126,7 @@ impl Fake {
             next_frame: 0x10_0000,
             frames_left: usize::MAX,
             exchanges: false,
+            reads: 0,
             log: Vec::new(),
             max_in_flight: 0,
             new_fault_after_clear: 0,
@@ -392,7 +395,9 @@ impl DmaMemory for Fake {
     }
 
     fn read_u64(&self, address: HostPhys) -> u64 {
-        *self.0.borrow().memory.get(&address.as_u64()).expect("memory that was allocated")
+        let mut inner = self.0.borrow_mut();
+        inner.reads += 1;
+        *inner.memory.get(&address.as_u64()).expect("memory that was allocated")
     }
 
     fn write_u64(&mut self, address: HostPhys, value: u64) {
