@@ -38,6 +38,8 @@ pub enum Step {
     FlushWriteBuffer,
     /// Programming the fault interrupt.
     EnableFaultInterrupt,
+    /// Letting hardware report page requests.
+    EnablePageRequests,
     /// Invalidating a cache.
     Invalidate,
     /// Setting up or changing an assignment of a device.
@@ -175,6 +177,13 @@ pub enum Error {
     BadTableSize(usize),
     /// The number of interrupts of a block is not a power of two from 1 to 32 or no such block is free.
     NoInterruptEntries(usize),
+    /// PQH_REG or PQT_REG names no place of the page request queue.
+    BadPageRequestIndex {
+        /// PQH_REG as read.
+        head: u64,
+        /// PQT_REG as read.
+        tail: u64,
+    },
     /// The handle is not one that was allocated.
     BadHandle(u16),
     /// The processor's id does not fit the destination mode, or is the broadcast.
@@ -243,6 +252,9 @@ impl fmt::Display for Error {
             Self::CorruptTable(source) => write!(f, "the root entry of {source} is not the driver's"),
             Self::BadTableSize(entries) => write!(f, "an interrupt remapping table of {entries} entries is impossible"),
             Self::NoInterruptEntries(count) => write!(f, "no block of {count} interrupt entries"),
+            Self::BadPageRequestIndex { head, tail } => {
+                write!(f, "page requests: PQH_REG {head:#x}, PQT_REG {tail:#x}")
+            }
             Self::BadHandle(handle) => write!(f, "interrupt entry {handle} is not allocated"),
             Self::DestinationOutOfRange(destination) => write!(f, "APIC id {destination} is no destination here"),
             Self::BadVector(vector) => write!(f, "vector {vector} cannot be delivered"),

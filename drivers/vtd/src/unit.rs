@@ -5,6 +5,7 @@ use crate::error::{Error, Step};
 use crate::interface::Interface;
 use crate::interrupt_table::InterruptTable;
 use crate::memory::publish;
+use crate::page_request_queue::PageRequestQueue;
 use crate::scalable::Scalable;
 use crate::spec::capability::Capabilities;
 use crate::spec::registers::*;
@@ -38,6 +39,7 @@ pub struct Unit<R, C> {
     pub(crate) scalable: Option<Scalable<R, C>>,
     pub(crate) interrupt_table: Option<InterruptTable>,
     pub(crate) interrupt_remapping: bool,
+    pub(crate) page_requests: Option<PageRequestQueue>,
     pub(crate) poisoned: bool,
 }
 
@@ -79,6 +81,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             scalable: None,
             interrupt_table: None,
             interrupt_remapping: false,
+            page_requests: None,
             poisoned: false,
         })
     }

@@ -105,6 +105,11 @@ impl Capabilities {
         (self.cap >> 16 & 0x3f) as u32 + 1
     }
 
+    /// CAP.ZLR (22): a device may read nothing (a read of no byte, which flushes its writes) where it may only write.
+    pub const fn zero_length_read(self) -> bool {
+        self.cap_bit(22)
+    }
+
     /// CAP.FRO (33:24): offset of the fault recording registers, in bytes, at most 16368.
     pub const fn fault_record_offset(self) -> u16 {
         (self.cap >> 24 & 0x3ff) as u16 * 16
@@ -219,6 +224,11 @@ impl Capabilities {
         (self.ecap >> 20 & 0xf) as u8
     }
 
+    /// ECAP.PRS (29): page requests.
+    pub const fn page_requests(self) -> bool {
+        self.ecap_bit(29)
+    }
+
     /// ECAP.SMTS (43): scalable mode.
     pub const fn scalable_mode(self) -> bool {
         self.ecap_bit(43)
@@ -298,6 +308,7 @@ mod tests {
         assert!(root.enhanced_set_root_table_pointer() && !root.enhanced_set_interrupt_table_pointer());
         let interrupt = Capabilities { cap: 1 << 62, ecap: 0 };
         assert!(interrupt.enhanced_set_interrupt_table_pointer() && !interrupt.enhanced_set_root_table_pointer());
+        assert!(Capabilities { cap: 0, ecap: 1 << 29 }.page_requests() && !root.page_requests());
         let wrong = Capabilities { cap: 0, ecap: 3 << 62 };
         assert!(!wrong.enhanced_set_interrupt_table_pointer() && !wrong.enhanced_set_root_table_pointer());
     }

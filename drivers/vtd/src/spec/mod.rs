@@ -6,6 +6,7 @@ pub mod context;
 pub mod fault;
 pub mod interrupt;
 pub mod invalidation;
+pub mod page_request;
 pub mod pasid;
 pub mod registers;
 pub mod scalable_capability;

@@ -201,6 +201,23 @@ pub const IQERCD: Register<u64, ReadOnly> = Register::at(0xb0, "IQERCD_REG");
 /// Interrupt remapping table address (0xb8, 64-bit, RW). Section 11.4.10.
 pub const IRTA: Register<u64, ReadWrite> = Register::at(0xb8, "IRTA_REG");
 
+/// Page request queue head (0xc0, 64-bit, RW). Section 11.4.11.1.
+pub const PQH: Register<u64, ReadWrite> = Register::at(0xc0, "PQH_REG");
+/// Page request queue tail (0xc8, 64-bit, RW; hardware's). Section 11.4.11.2.
+pub const PQT: Register<u64, ReadWrite> = Register::at(0xc8, "PQT_REG");
+/// Page request queue address (0xd0, 64-bit, RW): address (63:12), size (2:0). Section 11.4.11.3.
+pub const PQA: Register<u64, ReadWrite> = Register::at(0xd0, "PQA_REG");
+/// Page request status (0xdc, 32-bit, RW1C). Section 11.4.11.4.
+pub const PRS: Register<u32, WriteOneToClear> = Register::at(0xdc, "PRS_REG");
+/// Page request event control (0xe0, 32-bit, RW), as FECTL. Section 11.4.11.5.
+pub const PECTL: Register<u32, ReadWrite> = Register::at(0xe0, "PECTL_REG");
+/// Page request event data (0xe4, 32-bit, RW). Section 11.4.11.6.
+pub const PEDATA: Register<u32, ReadWrite> = Register::at(0xe4, "PEDATA_REG");
+/// Page request event address (0xe8, 32-bit, RW). Section 11.4.11.7.
+pub const PEADDR: Register<u32, ReadWrite> = Register::at(0xe8, "PEADDR_REG");
+/// Page request event upper address (0xec, 32-bit, RW). Section 11.4.11.8.
+pub const PEUADDR: Register<u32, ReadWrite> = Register::at(0xec, "PEUADDR_REG");
+
 /// Invalidate address (64-bit, WO) at ECAP.IRO. Section 11.4.6.3.
 pub const fn iva(base: u16) -> Register<u64, WriteOnly> {
     Register::at(base, "IVA_REG")
@@ -304,6 +321,17 @@ impl FaultStatus {
     /// FRI (bits 15:8): the record at which pending faults begin; meaningful with PPF only.
     pub const fn first_record(self) -> u16 {
         (self.bits() >> 8 & 0xff) as u16
+    }
+}
+
+bitflags! {
+    /// Bits of the page request status register.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct PageRequestStatus: u32 {
+        /// Pending page request (RW1C).
+        const PPR = 1 << 0;
+        /// Page request overflow: requests are dropped until it is cleared (RW1C).
+        const PRO = 1 << 1;
     }
 }
 

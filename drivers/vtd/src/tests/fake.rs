@@ -217,7 +217,7 @@ impl Inner {
                 assert_eq!((self.hardware_read(at + 16), self.hardware_read(at + 24)), (0, 0), "reserved");
             }
             let refused = self.refused.is_some_and(|(mask, value)| low & mask == value);
-            if refused || !(1..=5).contains(&(low & 0xf)) {
+            if refused || !matches!(low & 0xf, 1..=5 | 9) {
                 self.log.push(Event::Refused(low, high));
                 self.iqercd = self.iqercd & !0xf | 4;
                 self.fsts |= 1 << 4;
@@ -279,7 +279,7 @@ impl Registers for Fake {
             0x34 => inner.fsts,
             0x38 => inner.fectl,
             0x64 => inner.pmen,
-            0x3c | 0x40 | 0x44 | 0x68 | 0x6c => *inner.others.get(&offset).unwrap_or(&0) as u32,
+            0x3c | 0x40 | 0x44 | 0x68 | 0x6c | 0xdc..=0xec => *inner.others.get(&offset).unwrap_or(&0) as u32,
             _ => panic!("32-bit read of {offset:#x}"),
         }
     }
@@ -292,7 +292,7 @@ impl Registers for Fake {
             0x80 => inner.iqh,
             0x88 => inner.iqt,
             0xb0 => inner.iqercd,
-            0x20 | 0xb8 | 0x28 | 0xf8 | 0x70 | 0x78 => inner.others.get(&offset).copied().unwrap_or(0),
+            0x20 | 0xb8 | 0x28 | 0xf8 | 0x70 | 0x78 | 0xc0 | 0xc8 => inner.others.get(&offset).copied().unwrap_or(0),
             FAULT_RECORDS.. => {
                 let record = inner.records[usize::from(offset - FAULT_RECORDS) / 16];
                 if offset.is_multiple_of(16) { record.0 } else { record.1 }
@@ -315,7 +315,11 @@ impl Registers for Fake {
                 assert_eq!(inner.pmen & 1, 0, "not while they are on");
                 inner.others.insert(offset, (value & !0x1f_ffff).into());
             }
-            0x3c | 0x40 | 0x44 => drop(inner.others.insert(offset, value.into())),
+            0xdc => {
+                let status = inner.others.entry(offset).or_default();
+                *status &= !u64::from(value);
+            }
+            0x3c | 0x40 | 0x44 | 0xe0..=0xec => drop(inner.others.insert(offset, value.into())),
             0x64 => {
                 let stuck = inner.pmen & u32::from(inner.pmen_stuck);
                 inner.pmen = value & 1 << 31 | value >> 31 | stuck;
@@ -328,7 +332,7 @@ impl Registers for Fake {
         let mut inner = self.0.borrow_mut();
         inner.log.push(Event::Write64(offset, value));
         match offset {
-            0x20 | 0xb8 => drop(inner.others.insert(offset, value)),
+            0x20 | 0xb8 | 0xc0 | 0xc8 | 0xd0 => drop(inner.others.insert(offset, value)),
             0x88 => {
                 inner.iqt = value;
                 inner.run_queue();

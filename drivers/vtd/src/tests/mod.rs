@@ -8,6 +8,7 @@ mod device_tlb;
 mod fake;
 mod faults;
 mod interrupts;
+mod page_requests;
 mod posted;
 mod queue;
 mod registers;
