@@ -4,7 +4,7 @@
 //! hardware may. Contexts are tagged with the source-id, in legacy mode also with the domain id; PASID table entries
 //! with source-id, PASID and domain id; pages as [`Tag`] says.
 
-use crate::faults::Reason;
+use crate::fault::Reason;
 use std::collections::HashMap;
 
 /// When entries leave without being invalidated.

@@ -83,6 +83,16 @@ pub struct Configuration {
     /// With CAP.CM, a PASID table entry that is not present is cached under the domain id that stands in it. The
     /// specification reserves domain id 0 for such entries, and emulated units look at the field.
     pub absent_keeps_domain: bool,
+    /// CAP.DWD and CAP.DRD: an IOTLB invalidation can wait for requests in flight.
+    pub draining: bool,
+    /// CAP.ZLR: reads of no byte pass where writing is permitted.
+    pub zero_length_reads: bool,
+    /// ECAP.DT: device-TLBs.
+    pub device_tlb: bool,
+    /// ECAP.PRS: page requests.
+    pub page_requests: bool,
+    /// IQERCD names the device that did not answer; older units do not.
+    pub names_silent_devices: bool,
     /// A second fault of a source that already has a pending record is not recorded (7.2.1 lets a unit choose).
     pub compress_faults: bool,
 }
@@ -129,6 +139,11 @@ impl Default for Configuration {
             page_walk_coherency: false,
             abort_dma: false,
             absent_keeps_domain: false,
+            draining: true,
+            zero_length_reads: true,
+            device_tlb: false,
+            page_requests: false,
+            names_silent_devices: true,
             compress_faults: false,
         }
     }
@@ -189,14 +204,15 @@ impl Configuration {
             | flag(self.caching_mode, 7)
             | u64::from(self.sagaw & 0x1f) << 8
             | u64::from(self.guest_address_width.saturating_sub(1) & 0x3f) << 16
+            | flag(self.zero_length_reads, 22)
             | u64::from(self.fault_offset / 16) << 24
             | flag(self.pages_2m, 34)
             | flag(self.pages_1g, 35)
             | flag(self.page_selective, 39)
             | u64::from(self.fault_records.saturating_sub(1) & 0xff) << 40
             | u64::from(self.max_address_mask & 0x3f) << 48
-            | flag(true, 54)
-            | flag(true, 55)
+            | flag(self.draining, 54)
+            | flag(self.draining, 55)
             | flag(self.first_stage_1g, 56)
             | flag(self.posted_interrupts, 59)
             | flag(self.first_stage_five_levels, 60)
@@ -209,6 +225,7 @@ impl Configuration {
         let flag = |set: bool, bit: u32| u64::from(set) << bit;
         flag(self.coherent, 0)
             | flag(self.queued_invalidation, 1)
+            | flag(self.device_tlb, 2)
             | flag(self.interrupt_remapping, 3)
             | flag(self.extended_interrupt_mode, 4)
             | flag(self.pass_through, 6)
@@ -216,6 +233,7 @@ impl Configuration {
             | u64::from(self.iotlb_offset / 16) << 8
             | u64::from(self.max_handle_mask & 0xf) << 20
             | flag(self.nested, 26)
+            | flag(self.page_requests, 29)
             | flag(self.supervisor_requests, 31)
             | flag(self.extended_accessed, 34)
             | u64::from(self.pasid_bits.saturating_sub(1) & 0x1f) << 35
@@ -256,6 +274,7 @@ mod tests {
             iotlb_offset: 0xf0,
             posted_interrupts: false,
             snoop_control: false,
+            zero_length_reads: false,
             ..Configuration::default()
         };
         assert_eq!(qemu.cap(), 0x00d2_008c_222f_0606);

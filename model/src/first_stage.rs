@@ -1,7 +1,7 @@
 //! The first-stage walk (3.6, 9.7), alone or on top of a second stage (3.8).
 
 use crate::caches::{CachedPage, DIRTY, NoPage, PageKey, READ, Tag, USER, WRITE, shift};
-use crate::faults::{Access, Reason};
+use crate::fault::{Access, Reason};
 use crate::memory::{Memory, View};
 use crate::second_stage::{ADDRESS, SecondStage};
 use crate::unit::Unit;

@@ -1,6 +1,6 @@
 //! Interrupt remapping and posting (chapter 5).
 
-use crate::faults::{Access, Fault, Reason};
+use crate::fault::{Access, Fault, Reason};
 use crate::memory::{Memory, View};
 use crate::registers::{CFI, GSTS, IRE};
 use crate::unit::Unit;

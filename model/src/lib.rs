@@ -9,7 +9,7 @@
 //! - **Memory has the processor's cache before it** ([`Memory`]): with ECAP.C=0 a unit sees only flushed lines, with
 //!   CAP.RWBF=1 only what the write buffers have let go.
 //! - **The test can look at every step**: [`Machine::on_event`] runs a callback after each store, flush and register
-//!   write of software, and the callback can issue DMA and interrupts as a device would at that very moment.
+//!   write of software, and each piece of work of a unit, and the callback can issue DMA and interrupts as a device would at that very moment.
 //!
 //! What the specification forbids software to do, and hardware need not survive, is kept as [`Violation`]s: a test
 //! ends with an empty list of them. The unit knows legacy mode and scalable mode: first stage, second stage, nested and
@@ -18,11 +18,15 @@
 
 mod caches;
 mod configuration;
+mod descriptor;
+mod device_tlb;
+mod fault;
 mod faults;
 mod first_stage;
 mod interrupt;
 mod machine;
 mod memory;
+mod page_requests;
 mod pasid_queue;
 mod queue;
 pub mod registers;
@@ -33,14 +37,17 @@ mod tests;
 mod unit;
 mod violation;
 mod walk;
+mod work;
 
 pub use caches::Eviction;
 pub use configuration::Configuration;
-pub use faults::{Access, Fault, Reason};
+pub use descriptor::{PageResponse, QueueError};
+pub use fault::{Access, Fault, Reason};
 pub use interrupt::{Delivered, Interrupt, Notification};
 pub use machine::{Event, Machine};
 pub use memory::{LINE, Memory, View};
-pub use queue::QueueError;
-pub use unit::{Latency, Message, Unit};
+pub use page_requests::PageAsked;
+pub use unit::{Message, Unit};
 pub use violation::Violation;
 pub use walk::Request;
+pub use work::Latency;

@@ -1,7 +1,7 @@
 //! Memory, units, software and devices together, and the hook by which a test looks at every step.
 
 use crate::configuration::Configuration;
-use crate::faults::{Access, Fault};
+use crate::fault::{Access, Fault};
 use crate::interrupt::Interrupt;
 use crate::memory::{Memory, View};
 use crate::unit::{Message, Unit};
@@ -26,6 +26,11 @@ pub enum Event {
         address: u64,
         /// Bytes.
         len: u64,
+    },
+    /// A unit has done a piece of work at a look of software.
+    Work {
+        /// Which unit.
+        unit: usize,
     },
     /// A write to a register, after it took effect.
     Register {
@@ -102,14 +107,27 @@ impl Machine {
         f(&mut self.state.units.borrow_mut()[unit], &mut self.state.memory.borrow_mut())
     }
 
+    /// Software looks at a unit, and the hook at what the unit has done meanwhile.
+    fn looking<T>(&self, number: usize, f: impl FnOnce(&mut Unit, &mut Memory) -> T) -> T {
+        let (value, worked) = self.unit(number, |unit, memory| {
+            let before = unit.done();
+            let value = f(unit, memory);
+            (value, unit.done() != before)
+        });
+        if worked {
+            self.event(Event::Work { unit: number });
+        }
+        value
+    }
+
     /// Software reads a 32-bit register.
     pub fn read32(&self, unit: usize, offset: u16) -> u32 {
-        self.unit(unit, |unit, memory| unit.read32(memory, offset))
+        self.looking(unit, |unit, memory| unit.read32(memory, offset))
     }
 
     /// Software reads a 64-bit register.
     pub fn read64(&self, unit: usize, offset: u16) -> u64 {
-        self.unit(unit, |unit, memory| unit.read64(memory, offset))
+        self.looking(unit, |unit, memory| unit.read64(memory, offset))
     }
 
     /// Software writes a 32-bit register.
@@ -126,9 +144,8 @@ impl Machine {
 
     /// Software loads a 64-bit word. Panics outside memory: the code under test has gone astray.
     pub fn load(&self, address: u64) -> u64 {
-        for unit in self.state.units.borrow_mut().iter_mut() {
-            unit.look(&mut self.state.memory.borrow_mut());
-        }
+        let units = self.state.units.borrow().len();
+        (0..units).for_each(|number| self.looking(number, |unit, memory| unit.look(memory)));
         let word = self.state.memory.borrow().read_u64(address, View::COHERENT);
         word.unwrap_or_else(|| panic!("software loads from {address:#x}, which is no memory"))
     }
@@ -196,6 +213,65 @@ impl Machine {
         len: u64,
     ) -> Result<Vec<(u64, u64)>, Fault> {
         self.unit(unit, |unit, memory| unit.cold().remap(memory, request, address, len))
+    }
+
+    /// The same asked of a unit that has nothing cached and fetches each 128-bit entry by halves, the lower some stores
+    /// ago and the other now: an answer for every store since the last wait that completed. For a driver that does not
+    /// exchange 128 bits, and units that snoop.
+    pub fn dma_torn(
+        &self,
+        unit: usize,
+        source: u16,
+        address: u64,
+        len: u64,
+        access: Access,
+    ) -> Vec<Result<Vec<(u64, u64)>, Fault>> {
+        self.torn(unit, |unit, memory| unit.remap(memory, &Request::new(source, access), address, len))
+    }
+
+    /// As [`Machine::dma_torn`], for an interrupt.
+    pub fn interrupt_torn(&self, unit: usize, source: u16, address: u64, data: u32) -> Vec<Interrupt> {
+        self.torn(unit, |unit, memory| unit.interrupt(&mut memory.clone(), source, address, data))
+    }
+
+    fn torn<T>(&self, unit: usize, ask: impl Fn(&mut Unit, &mut Memory) -> T) -> Vec<T> {
+        self.unit(unit, |unit, memory| {
+            let answers = (1..=memory.stores()).map(|ago| {
+                memory.torn = ago;
+                ask(&mut unit.cold(), memory)
+            });
+            let answers = answers.collect();
+            memory.torn = 0;
+            answers
+        })
+    }
+
+    /// A device with a device-TLB accesses a page: the host address by what it was told before, or by what it is told
+    /// now and keeps.
+    pub fn device_access(&self, unit: usize, source: u16, address: u64, access: Access) -> Result<u64, Fault> {
+        self.unit(unit, |unit, memory| unit.device_access(memory, &Request::new(source, access), address))
+    }
+
+    /// A device's write is translated, and on its way until [`Unit::arrive`] or an invalidation that waits for it.
+    pub fn start_write(&self, unit: usize, source: u16, address: u64, bytes: &[u8]) -> Result<(), Fault> {
+        let parts = self.dma(unit, source, address, bytes.len() as u64, Access::Write)?;
+        self.unit(unit, |unit, _| parts.iter().for_each(|&(at, _)| unit.send(at, Some(bytes))));
+        Ok(())
+    }
+
+    /// A device's read is translated, and on its way.
+    pub fn start_read(&self, unit: usize, source: u16, address: u64) -> Result<(), Fault> {
+        let parts = self.dma(unit, source, address, 4, Access::Read)?;
+        self.unit(unit, |unit, _| parts.iter().for_each(|&(at, _)| unit.send(at, None)));
+        Ok(())
+    }
+
+    /// A device reads no byte of a page, to flush its writes (3.5.1): passes where the page may be read and, with CAP.ZLR,
+    /// where it may be written.
+    pub fn read_nothing(&self, unit: usize, source: u16, address: u64) -> Result<(), Fault> {
+        let writable = self.unit(unit, |unit, _| unit.configuration().zero_length_reads)
+            && self.dma_cold(unit, source, address, 1, Access::Write).is_ok();
+        if writable { Ok(()) } else { self.dma(unit, source, address, 1, Access::Read).map(drop) }
     }
 
     /// A device writes bytes: `Ok` with what became of an interrupt request, `Ok(None)` for memory.

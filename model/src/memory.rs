@@ -35,6 +35,10 @@ pub struct Memory {
     unflushed: BTreeMap<u64, [u8; LINE as usize]>,
     unposted: BTreeMap<u64, [u8; LINE as usize]>,
     unposted_lines: BTreeMap<u64, [u8; LINE as usize]>,
+    /// What the stores since the last wait that completed have replaced, the newest last.
+    history: Vec<(u64, Vec<u8>)>,
+    /// So many stores ago the first half of a 128-bit entry is fetched, and the other now.
+    pub(crate) torn: usize,
 }
 
 impl Memory {
@@ -47,6 +51,8 @@ impl Memory {
             unflushed: BTreeMap::new(),
             unposted: BTreeMap::new(),
             unposted_lines: BTreeMap::new(),
+            history: Vec::new(),
+            torn: 0,
         }
     }
 
@@ -111,13 +117,42 @@ impl Memory {
     /// entries; `None` outside memory.
     pub fn read_u128(&self, address: u64, view: View) -> Option<u128> {
         let mut bytes = [0; 16];
-        self.read(address, &mut bytes, view).then(|| u128::from_le_bytes(bytes))
+        if !self.read(address, &mut bytes, view) {
+            return None;
+        }
+        // A unit that fetches an entry by halves, the lower first: software may store in between.
+        for (at, old) in self.history.iter().rev().take(self.torn) {
+            for (at, byte) in (*at..).zip(old) {
+                if let Some(place) = at.checked_sub(address).filter(|offset| *offset < 8) {
+                    bytes[place as usize] = *byte;
+                }
+            }
+        }
+        Some(u128::from_le_bytes(bytes))
+    }
+
+    /// How many stores there have been since the last wait that completed.
+    pub fn stores(&self) -> usize {
+        self.history.len()
+    }
+
+    /// What was fetched before is not used any more.
+    pub(crate) fn forget_history(&mut self) {
+        self.history.clear();
     }
 
     /// A store of the processor: into its cache, and no further. `false` outside memory.
     pub fn store(&mut self, address: u64, bytes: &[u8]) -> bool {
         if !self.contains(address, bytes.len() as u64) {
             return false;
+        }
+        let mut old = vec![0; bytes.len()];
+        if self.read(address, &mut old, View::COHERENT) {
+            // A history without end is nobody's interest.
+            if self.history.len() == 64 {
+                self.history.remove(0);
+            }
+            self.history.push((address, old));
         }
         for line in lines(address, bytes.len() as u64) {
             let before = self.line(line);

@@ -1,7 +1,7 @@
 //! The invalidation descriptors that scalable mode adds (6.5.2.2, 6.5.2.4).
 
 use crate::caches::{PasidPageScope, PasidScope};
-use crate::queue::{Descriptor, QueueError};
+use crate::descriptor::{Descriptor, QueueError};
 
 /// Type 7: type 3:0, G 5:4, DID 31:16, PASID 51:32.
 pub(crate) fn pasid_cache(low: u64, high: u64) -> Result<Descriptor, QueueError> {

@@ -1,46 +1,20 @@
 //! The invalidation queue (6.5.2) and the invalidation completion event (11.4.9).
 
-use crate::caches::{ContextScope, InterruptScope, PageScope, PasidPageScope, PasidScope};
+use crate::caches::{ContextScope, InterruptScope, PageScope};
+use crate::descriptor::{Descriptor, Drain, QueueError};
+use crate::device_tlb;
 use crate::memory::{Memory, View};
+use crate::page_requests;
 use crate::pasid_queue;
 use crate::registers::{FSTS, ICS, IEADDR, IECTL, IEDATA, IEUADDR, IM, IP, IQA, IQE, IQERCD, IQH, IQT, ITE, IWC, QIE};
 use crate::registers::{GSTS, ICE};
 use crate::unit::Unit;
 
-/// IQERCD.IQEI: why the queue stopped (11.4.9.9).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum QueueError {
-    /// The tail names no descriptor of the queue.
-    Tail = 1,
-    /// The descriptor could not be read.
-    Fetch = 2,
-    /// A descriptor type that the unit has not.
-    Type = 3,
-    /// A reserved field, a reserved granularity or a value beyond what CAP and ECAP report.
-    Reserved = 4,
-    /// IQA.DW=1 (256-bit descriptors) on a unit without scalable mode, or DW=0 in scalable mode.
-    Width = 5,
-    /// The tail is not a multiple of the descriptor's size.
-    Alignment = 6,
-}
-
-/// A descriptor that has been fetched and found good.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Descriptor {
-    Context(ContextScope),
-    Pages(PageScope),
-    Pasids(PasidScope),
-    PasidPages(PasidPageScope),
-    Interrupts(InterruptScope),
-    Wait { status: Option<(u64, u32)>, interrupt: bool },
-}
-
 impl Unit {
     /// Fetches what lies between head and tail. The head moves at the fetch; the work is done later, so a head that
     /// has reached the tail says nothing about completion.
     pub(crate) fn fetch_descriptors(&mut self, memory: &Memory) {
-        while self.registers.get32(GSTS) & QIE != 0 && self.registers.get32(FSTS) & (IQE | ITE | ICE) == 0 {
+        while self.registers.get32(GSTS) & QIE != 0 && self.registers.get32(FSTS) & (IQE | ITE) == 0 {
             let (head, tail, queue) = (self.registers.get(IQH), self.registers.get(IQT), self.registers.get(IQA));
             let size = 4096u64 << (queue & 7);
             let wide = queue & 0x800 != 0;
@@ -59,7 +33,18 @@ impl Unit {
                 return;
             }
             let at = (queue & !0xfff) + head;
-            let fetched = match wide && memory.read_u128(at + 16, View::COHERENT) != Some(0) {
+            let refused = match &mut self.refuse_after {
+                Some(0) => {
+                    self.refuse_after = None;
+                    true
+                }
+                Some(left) => {
+                    *left -= 1;
+                    false
+                }
+                None => false,
+            };
+            let fetched = match refused || wide && memory.read_u128(at + 16, View::COHERENT) != Some(0) {
                 true => Err(QueueError::Reserved),
                 false => self.decode(memory.read_u128(at, View::COHERENT)),
             };
@@ -79,11 +64,23 @@ impl Unit {
         self.raise_fault_status(IQE);
     }
 
+    /// The descriptor that is fetched after `count` others is refused, whatever it says.
+    pub fn refuse_after(&mut self, count: u32) {
+        self.refuse_after = Some(count);
+    }
+
+    /// A device answers a device-TLB invalidation that nobody made (ICE). The queue goes on.
+    pub fn inject_stray_answer(&mut self, source: u16) {
+        self.registers.set(IQERCD, self.registers.get(IQERCD) & !(0xffff << 48) | u64::from(source) << 48);
+        self.raise_fault_status(ICE);
+    }
+
     /// A device did not answer a device-TLB invalidation in time (6.5.2.11): what was under way is dropped, its waits
     /// included, and nothing is fetched until ITE is cleared.
     pub fn inject_invalidation_timeout(&mut self, source: u16) {
         self.drop_descriptors();
-        self.registers.set(IQERCD, self.registers.get(IQERCD) & !(0xffff << 32) | u64::from(source) << 32);
+        let named = if self.configuration.names_silent_devices { u64::from(source) << 32 } else { 0 };
+        self.registers.set(IQERCD, self.registers.get(IQERCD) & !(0xffff << 32) | named);
         self.raise_fault_status(ITE);
     }
 
@@ -116,13 +113,17 @@ impl Unit {
             2 => {
                 // Type 3:0, G 5:4, DW 6, DR 7, DID 31:16; AM 5:0, IH 6, ADDR 63:12.
                 zero(!0xffff_00ff, 0xf80)?;
-                Ok(Descriptor::Pages(match granularity {
+                let drain = Drain { writes: low >> 6 & 1 != 0, reads: low >> 7 & 1 != 0 };
+                let scope = match granularity {
                     1 => PageScope::Global,
                     2 => PageScope::Domain(domain),
                     3 => self.page_scope(domain, high).ok_or(QueueError::Reserved)?,
                     _ => return Err(QueueError::Reserved),
-                }))
+                };
+                Ok(Descriptor::Pages(scope, drain))
             }
+            3 if self.configuration.device_tlb => device_tlb::decode(low, high),
+            9 if self.configuration.page_requests => page_requests::decode_response(low, high),
             4 if self.configuration.interrupt_remapping => {
                 // Type 3:0, G 4, IM 31:27, IIDX 47:32.
                 zero(!0xffff_f800_001f, !0)?;
@@ -137,7 +138,7 @@ impl Unit {
                 // Type 3:0, IF 4, SW 5, FN 6, PD 7 (page requests only), status data 63:32; status address 63:2.
                 zero(0xffff_ff80, 3)?;
                 let status = (low >> 5 & 1 != 0).then_some((high, (low >> 32) as u32));
-                Ok(Descriptor::Wait { status, interrupt: low >> 4 & 1 != 0 })
+                Ok(Descriptor::Wait { status, interrupt: low >> 4 & 1 != 0, fence: low >> 6 & 1 != 0 })
             }
             // Scalable mode's, and only in it.
             6 if self.root_table >> 10 & 3 == 1 => pasid_queue::pasid_iotlb(low, high),
@@ -166,10 +167,13 @@ impl Unit {
                 memory.drain_write_buffer();
                 self.contexts_invalidated(scope);
             }
-            Descriptor::Pages(scope) => {
+            Descriptor::Pages(scope, drain) => {
                 memory.drain_write_buffer();
                 self.pages_invalidated(scope);
+                self.drain(memory, drain);
             }
+            Descriptor::DeviceTlb(scope) => self.device_tlb_invalidated(scope),
+            Descriptor::PageResponse(response) => self.page_responses.push(response),
             Descriptor::Pasids(scope) => {
                 memory.drain_write_buffer();
                 self.pasids_invalidated(scope);
@@ -182,9 +186,11 @@ impl Unit {
                 memory.drain_write_buffer();
                 self.interrupts_invalidated(scope);
             }
-            Descriptor::Wait { status, interrupt } => {
+            Descriptor::Wait { status, interrupt, .. } => {
+                // What was being fetched while the stores before were made is not used any more.
+                memory.forget_history();
                 if let Some((address, data)) = status {
-                    memory.device_write(address & !3, &data.to_le_bytes());
+                    self.write_status(memory, address & !3, data);
                 }
                 if interrupt && self.registers.get32(ICS) & IWC == 0 {
                     self.registers.update(ICS, IWC.into(), 0);

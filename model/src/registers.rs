@@ -57,6 +57,28 @@ pub const IQERCD: u16 = 0xb0;
 /// IRTA, 64 bits, RW (11.4.10).
 pub const IRTA: u16 = 0xb8;
 
+/// PQH, 64 bits, RW (11.4.11.1).
+pub const PQH: u16 = 0xc0;
+/// PQT, 64 bits, RW (11.4.11.2).
+pub const PQT: u16 = 0xc8;
+/// PQA, 64 bits, RW (11.4.11.3).
+pub const PQA: u16 = 0xd0;
+/// PRS, 32 bits, RW1CS (11.4.11.4).
+pub const PRS: u16 = 0xdc;
+/// PECTL, 32 bits, RW with IP RO (11.4.11.5).
+pub const PECTL: u16 = 0xe0;
+/// PEDATA, 32 bits, RW (11.4.11.6).
+pub const PEDATA: u16 = 0xe4;
+/// PEADDR, 32 bits, RW (11.4.11.7).
+pub const PEADDR: u16 = 0xe8;
+/// PEUADDR, 32 bits, RW (11.4.11.8).
+pub const PEUADDR: u16 = 0xec;
+
+/// PRS.PPR: pending page request, RW1CS.
+pub const PPR: u32 = 1 << 0;
+/// PRS.PRO: page request overflow, RW1CS.
+pub const PRO: u32 = 1 << 1;
+
 /// GCMD.TE and GSTS.TES: translation.
 pub const TE: u32 = 1 << 31;
 /// GCMD.SRTP (one-shot) and GSTS.RTPS: root table pointer.
@@ -160,6 +182,14 @@ impl RegisterFile {
         file.define(IEUADDR, 4, all32, 0, 0);
         file.define(IQERCD, 8, 0, 0, 0);
         file.define(IRTA, 8, !0x7f0, 0, 0);
+        file.define(PQH, 8, 0x7_ffe0, 0, 0);
+        file.define(PQT, 8, 0x7_ffe0, 0, 0);
+        file.define(PQA, 8, !0xff8, 0, 0);
+        file.define(PRS, 4, 0, u64::from(PPR | PRO), 0);
+        file.define(PECTL, 4, event, 0, event);
+        file.define(PEDATA, 4, all32, 0, 0);
+        file.define(PEADDR, 4, all32 & !3, 0, 0);
+        file.define(PEUADDR, 4, all32, 0, 0);
         file.define(iotlb, 8, !0, 0, 0);
         file.define(iotlb + 8, 8, !(3 << 57), 0, 0);
         for record in 0..records {

@@ -1,7 +1,7 @@
 //! Scalable mode's way from a request to a translation (3.4.3): root entry, context entry, PASID directory, PASID table.
 
 use crate::caches::{CachedPasid, Tag, shift};
-use crate::faults::Reason;
+use crate::fault::Reason;
 use crate::first_stage::FirstStage;
 use crate::memory::{Memory, View};
 use crate::second_stage::SecondStage;
@@ -19,6 +19,9 @@ struct Context([u64; 4]);
 impl Context {
     fn fault_processing_disable(self) -> bool {
         self.0[0] & 2 != 0
+    }
+    fn device_tlb_enable(self) -> bool {
+        self.0[0] & 4 != 0
     }
     fn pasid_enable(self) -> bool {
         self.0[0] & 8 != 0
@@ -121,6 +124,11 @@ impl Unit {
         Ok((way, entry.silent))
     }
 
+    /// DTE of the context of a source.
+    pub(crate) fn scalable_device_tlb_allowed(&mut self, memory: &Memory, source: u16) -> Result<bool, Blocked> {
+        self.scalable_context(memory, source).map(Context::device_tlb_enable)
+    }
+
     /// The context of a source: cached, or from the tables.
     fn scalable_context(&mut self, memory: &Memory, source: u16) -> Result<Context, Blocked> {
         if let Some(cached) = self.caches.scalable_context(source) {
@@ -164,7 +172,12 @@ impl Unit {
         if !configuration.rid_pasid {
             reserved[1] = !0;
         }
-        reserved[0] |= 4;
+        if !configuration.device_tlb {
+            reserved[0] |= 4;
+        }
+        if configuration.page_requests {
+            reserved[0] &= !0x10;
+        }
         match words.iter().zip(reserved).any(|(word, reserved)| word & reserved != 0) {
             true => Err((Reason::SCALABLE_CONTEXT_RESERVED, silent)),
             false => Ok(context),

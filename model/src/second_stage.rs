@@ -1,7 +1,7 @@
 //! The second-stage walk (3.7, 9.8): the only one of legacy mode, and one of scalable mode's two.
 
 use crate::caches::{CachedPage, DIRTY, NoPage, PageKey, READ, Tag, WRITE, shift};
-use crate::faults::Reason;
+use crate::fault::Reason;
 use crate::memory::{Memory, View};
 use crate::unit::Unit;
 

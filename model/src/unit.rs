@@ -2,11 +2,12 @@
 
 use crate::caches::{Caches, ContextScope, Eviction, InterruptScope, PageScope, PasidScope};
 use crate::configuration::Configuration;
+use crate::descriptor::{Descriptor, Drain, PageResponse};
+use crate::device_tlb::DeviceTlbs;
 use crate::memory::Memory;
-use crate::queue::Descriptor;
 use crate::registers::*;
 use crate::violation::Violation;
-use std::collections::VecDeque;
+use crate::work::{Latency, Work, WorkList};
 
 /// A message-signalled interrupt of the unit itself (fault event, invalidation completion event).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,24 +18,12 @@ pub struct Message {
     pub data: u32,
 }
 
-/// When commands and descriptors take effect.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Latency {
-    /// At once.
-    Immediate,
-    /// One piece of work at every n-th look of software (register read or load from memory); n at least 1.
-    Looks(u32),
-    /// One piece of work at every [`Unit::step`]; without it, never: hardware that hangs.
-    Steps,
-}
-
-/// Work that software has given and that is not done.
-#[derive(Clone, Copy, Debug)]
-enum Work {
-    Command(u32),
-    ContextRegister,
-    IotlbRegister,
-    Descriptor(Descriptor),
+/// A request that was translated and has not arrived.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct InFlight {
+    address: u64,
+    /// What is written; a read has nothing.
+    bytes: Option<Vec<u8>>,
 }
 
 /// Global invalidations that software owes.
@@ -63,7 +52,15 @@ pub struct Unit {
     pub(crate) traceless: bool,
     latency: Latency,
     looks: u32,
-    work: VecDeque<Work>,
+    work: WorkList,
+    /// Pieces of work done since the unit was made.
+    done: u64,
+    pub(crate) device_tlbs: DeviceTlbs,
+    pub(crate) page_responses: Vec<PageResponse>,
+    /// The descriptor that is refused, by how many are fetched before it.
+    pub(crate) refuse_after: Option<u32>,
+    /// Requests that were translated and have not arrived: where, and what is written or read.
+    in_flight: Vec<InFlight>,
     /// What must be invalidated globally since the last SRTP (contexts, pages, in scalable mode PASIDs) and SIRTP.
     due: Due,
     violations: Vec<Violation>,
@@ -90,7 +87,12 @@ impl Unit {
             traceless: false,
             latency: Latency::Immediate,
             looks: 0,
-            work: VecDeque::new(),
+            work: WorkList::default(),
+            done: 0,
+            device_tlbs: DeviceTlbs::default(),
+            page_responses: Vec::new(),
+            refuse_after: None,
+            in_flight: Vec::new(),
             due: Due::default(),
             violations: Vec::new(),
         }
@@ -131,6 +133,7 @@ impl Unit {
     pub fn cold(&self) -> Self {
         let mut unit = self.clone();
         unit.caches = Caches::new(Eviction::Never);
+        unit.device_tlbs = DeviceTlbs::default();
         unit.traceless = true;
         unit
     }
@@ -171,29 +174,99 @@ impl Unit {
 
     /// Software looks, at a register or in memory: time passes for the unit.
     pub(crate) fn look(&mut self, memory: &mut Memory) {
-        if let Latency::Looks(every) = self.latency {
-            self.looks += 1;
-            if self.looks >= every.max(1) {
-                self.looks = 0;
-                self.step(memory);
+        match &mut self.latency {
+            Latency::Looks(every) => {
+                self.looks += 1;
+                if self.looks >= (*every).max(1) {
+                    self.looks = 0;
+                    self.step(memory);
+                }
             }
+            Latency::Disorder { seed, one_in } => {
+                *seed ^= *seed << 13;
+                *seed ^= *seed >> 7;
+                *seed ^= *seed << 17;
+                let choice = *seed;
+                if choice.is_multiple_of((*one_in).max(1))
+                    && let Some(work) = self.work.any(choice >> 8)
+                {
+                    self.perform(memory, work);
+                }
+            }
+            Latency::Immediate | Latency::Steps => {}
         }
     }
 
     /// Does one piece of waiting work; `false` if there was none.
     pub fn step(&mut self, memory: &mut Memory) -> bool {
-        let Some(work) = self.work.pop_front() else { return false };
+        let Some(work) = self.work.first() else { return false };
+        self.perform(memory, work);
+        true
+    }
+
+    fn perform(&mut self, memory: &mut Memory, work: Work) {
+        self.done += 1;
         match work {
             Work::Command(bits) => self.complete_command(memory, bits),
             Work::ContextRegister => self.complete_context_register(memory),
             Work::IotlbRegister => self.complete_iotlb_register(memory),
             Work::Descriptor(descriptor) => self.execute(memory, descriptor),
+            Work::Status { address, data } => {
+                memory.device_write(address, &data.to_le_bytes());
+            }
         }
-        true
+    }
+
+    /// Pieces of work done since the unit was made.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// A wait is complete: its status goes to memory, some time.
+    pub(crate) fn write_status(&mut self, memory: &mut Memory, address: u64, data: u32) {
+        match self.latency {
+            Latency::Disorder { .. } => self.work.push(Work::Status { address, data }),
+            _ => {
+                memory.device_write(address, &data.to_le_bytes());
+            }
+        }
+    }
+
+    /// A request that was translated is on its way: a write of `bytes`, or a read.
+    pub(crate) fn send(&mut self, address: u64, bytes: Option<&[u8]>) {
+        self.in_flight.push(InFlight { address, bytes: bytes.map(<[u8]>::to_vec) });
+    }
+
+    /// How many requests are on their way.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// An IOTLB invalidation waits for requests that were translated before.
+    pub(crate) fn drain(&mut self, memory: &mut Memory, drain: Drain) {
+        if self.configuration.draining {
+            self.land(memory, drain);
+        }
+    }
+
+    /// Requests on their way arrive.
+    pub fn arrive(&mut self, memory: &mut Memory) {
+        self.land(memory, Drain { writes: true, reads: true });
+    }
+
+    fn land(&mut self, memory: &mut Memory, drain: Drain) {
+        self.in_flight.retain(|request| match &request.bytes {
+            Some(bytes) if drain.writes => {
+                memory.device_write(request.address, bytes);
+                false
+            }
+            None if drain.reads => false,
+            _ => true,
+        });
     }
 
     fn give(&mut self, memory: &mut Memory, work: Work) {
-        self.work.push_back(work);
+        self.work.push(work);
         self.settle(memory);
     }
 
@@ -202,11 +275,11 @@ impl Unit {
     }
 
     pub(crate) fn queue_work(&mut self, descriptor: Descriptor) {
-        self.work.push_back(Work::Descriptor(descriptor));
+        self.work.push(Work::Descriptor(descriptor));
     }
 
     pub(crate) fn drop_descriptors(&mut self) {
-        self.work.retain(|work| !matches!(work, Work::Descriptor(_)));
+        self.work.drop_descriptors();
     }
 
     fn write(&mut self, memory: &mut Memory, offset: u16, width: u8, value: u64) {
@@ -243,6 +316,12 @@ impl Unit {
             FECTL => self.fault_control_written(),
             ICS => self.completion_status_written(),
             IECTL => self.completion_control_written(),
+            PECTL => self.page_control_written(),
+            PRS => self.page_status_written(),
+            PLMBASE | PLMLIMIT | PHMBASE | PHMLIMIT if self.registers.get32(PMEN) & 1 != 0 => {
+                self.registers.set(register, old);
+                self.violation(Violation::RegisterLocked(register));
+            }
             PMEN if self.configuration.protected_regions => {
                 let enabled = self.registers.get(PMEN) >> 31;
                 self.registers.set(PMEN, enabled << 31 | enabled);
@@ -295,7 +374,7 @@ impl Unit {
             self.registers.update(GSTS, WBF.into(), 0);
         }
         for bit in (0..32).map(|bit| 1u32 << bit).filter(|bit| bits & bit != 0) {
-            self.work.push_back(Work::Command(bit));
+            self.work.push(Work::Command(bit));
         }
         self.settle(memory);
     }
@@ -420,6 +499,7 @@ impl Unit {
         let done = if scope.is_some() { granularity } else { 0 };
         if let Some(scope) = scope {
             self.pages_invalidated(scope);
+            self.drain(memory, Drain { writes: command >> 48 & 1 != 0, reads: command >> 49 & 1 != 0 });
         }
         self.registers.update(register, done << 57, BUSY | 3 << 57);
     }

@@ -24,7 +24,7 @@ pub enum Violation {
     RemappingWithoutQueue,
     /// GCMD.QIE set with IQT not 0, or cleared with descriptors left in the queue (6.5.2).
     QueueNotEmpty,
-    /// IQA written while the queue is on (11.4.9.3): the offset.
+    /// IQA written while the queue is on (11.4.9.3), or a protected region while it is on (11.4.8): the offset.
     RegisterLocked(u16),
     /// A GCMD bit or a register for a capability that CAP and ECAP do not report: the offset.
     NotSupported(u16),

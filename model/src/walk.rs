@@ -1,10 +1,10 @@
 //! DMA remapping (chapter 3): a request on its way, and legacy mode's root and context tables.
 
 use crate::caches::{CachedContext, READ, WRITE};
-use crate::faults::{Access, Fault, Reason};
+use crate::fault::{Access, Fault, Reason};
 use crate::memory::{Memory, View};
 use crate::registers::{GSTS, PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, TE};
-use crate::scalable::Way;
+use crate::scalable::{Blocked, Way};
 use crate::second_stage::SecondStage;
 use crate::unit::Unit;
 use crate::violation::Violation;
@@ -166,6 +166,14 @@ impl Unit {
         target.map_err(|reason| fault(reason, request, address, silent))
     }
 
+    /// Whether the context of a source lets translation requests and translated requests through.
+    pub(crate) fn device_tlb_allowed(&mut self, memory: &Memory, source: u16) -> Result<bool, Blocked> {
+        match self.root_table >> 10 & 3 {
+            0 => Ok(self.context(memory, source)?.translation_type() == 1),
+            _ => self.scalable_device_tlb_allowed(memory, source),
+        }
+    }
+
     /// Protected memory regions block DMA while translation is off (11.4.8).
     fn protected(&self, address: u64) -> bool {
         let region = |base: u16, limit: u16| {
@@ -232,12 +240,13 @@ impl Unit {
         }
         match context.translation_type() {
             0 => {}
+            1 if self.configuration.device_tlb => {}
             2 if self.configuration.pass_through => {
                 if sagaw >> (width + 1) != 0 {
                     self.violation(Violation::PassThroughWidth(source));
                 }
             }
-            // 1 needs device-TLBs, which the unit has not; 3 is reserved.
+            // 3 is reserved.
             _ => return Err((Reason::CONTEXT_INVALID, fpd)),
         }
         Ok(context)
@@ -251,7 +260,7 @@ fn wanted(request: &Request) -> u64 {
     }
 }
 
-fn fault(reason: Reason, request: &Request, address: u64, silent: bool) -> Fault {
+pub(crate) fn fault(reason: Reason, request: &Request, address: u64, silent: bool) -> Fault {
     Fault {
         reason,
         source: request.source,

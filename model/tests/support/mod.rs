@@ -311,6 +311,7 @@ pub fn kinds() -> Vec<(&'static str, Configuration)> {
         iotlb_offset: 0xf0,
         posted_interrupts: false,
         snoop_control: false,
+        zero_length_reads: false,
         ..base()
     };
     vec![
@@ -327,5 +328,6 @@ pub fn kinds() -> Vec<(&'static str, Configuration)> {
         ("caching, not coherent, 39 bits", Configuration { caching_mode: true, ..Configuration::minimal() }),
         ("five levels", Configuration { sagaw: 0b1000, guest_address_width: 57, ..base() }),
         ("no snoop control", Configuration { snoop_control: false, ..base() }),
+        ("no draining, no reads of nothing", Configuration { draining: false, zero_length_reads: false, ..base() }),
     ]
 }

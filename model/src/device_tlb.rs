@@ -1,0 +1,100 @@
+//! Devices that keep translations themselves (ATS, chapter 4): what they were told stays until an invalidation of their
+//! device-TLB reaches it, and a translated request is let through by its context alone.
+
+use crate::descriptor::{Descriptor, DeviceTlbScope, QueueError};
+use crate::fault::{Access, Fault, Reason};
+use crate::memory::Memory;
+use crate::unit::Unit;
+use crate::walk::Request;
+use std::collections::{HashMap, HashSet};
+
+/// The device-TLBs of all devices under one unit: source-id and page to host page, for reading and for writing.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct DeviceTlbs {
+    pages: HashMap<(u16, u64, bool), u64>,
+    /// Devices that do not answer invalidations.
+    silent: HashSet<u16>,
+}
+
+/// Type 3: type 3:0, PFSID 15:12 and 63:52, MIP 20:16, SID 47:32; S 0, ADDR 63:12 of the other half.
+pub(crate) fn decode(low: u64, high: u64) -> Result<Descriptor, QueueError> {
+    if low & 0x000f_0000_ffe0_0ff0 != 0 || high & 0xffe != 0 {
+        return Err(QueueError::Reserved);
+    }
+    let page = high >> 12;
+    // With S, the lowest clear bit of ADDR says how many pages: two to the power of one more than the ones below it.
+    let count = if high & 1 != 0 { 2u64.checked_shl(page.trailing_ones()).unwrap_or(0) } else { 1 };
+    let first = if count == 0 { 0 } else { page & !(count - 1) };
+    let last = if count == 0 { u64::MAX } else { first + (count - 1) };
+    Ok(Descriptor::DeviceTlb(DeviceTlbScope { source: (low >> 32) as u16, first, last }))
+}
+
+impl Unit {
+    /// From now on, a device answers no invalidation of its device-TLB, or does so again.
+    pub fn set_silent(&mut self, source: u16, silent: bool) {
+        match silent {
+            true => self.device_tlbs.silent.insert(source),
+            false => self.device_tlbs.silent.remove(&source),
+        };
+    }
+
+    pub(crate) fn device_tlb_invalidated(&mut self, scope: DeviceTlbScope) {
+        let DeviceTlbScope { source, first, last } = scope;
+        if self.device_tlbs.silent.contains(&source) {
+            return self.inject_invalidation_timeout(source);
+        }
+        self.device_tlbs.pages.retain(|&(of, page, _), _| of != source || page < first || page > last);
+    }
+
+    /// A device with a device-TLB accesses memory within one page: by what it was told, or it asks and then does.
+    pub(crate) fn device_access(&mut self, memory: &mut Memory, request: &Request, address: u64) -> Result<u64, Fault> {
+        let key = (request.source, address >> 12, request.access == Access::Write);
+        if let Some(page) = self.device_tlbs.pages.get(&key).copied() {
+            self.translated(memory, request, page)?;
+            return Ok(page | address & 0xfff);
+        }
+        self.translated(memory, request, address)?;
+        let parts = self.remap(memory, request, address, 1)?;
+        let [(target, _)] = parts[..] else {
+            return Err(crate::walk::fault(Reason::ABORTED, request, address, false));
+        };
+        self.device_tlbs.pages.insert(key, target & !0xfff);
+        Ok(target)
+    }
+
+    /// Whether the context of a device lets translated requests and translation requests through (4.2, 9.3, 9.4).
+    fn translated(&mut self, memory: &Memory, request: &Request, address: u64) -> Result<(), Fault> {
+        match self.device_tlb_allowed(memory, request.source) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let fault = crate::walk::fault(Reason::TRANSLATION_BLOCKED, request, address, false);
+                self.record(&fault);
+                Err(fault)
+            }
+            Err((reason, silent)) => {
+                let fault = crate::walk::fault(reason, request, address, silent);
+                self.record(&fault);
+                Err(fault)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_names_pages_by_the_lowest_clear_bit() {
+        let of = |high| match decode(0x0010_0000_0003, high) {
+            Ok(Descriptor::DeviceTlb(scope)) => (scope.first, scope.last),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(of(0x5000), (5, 5));
+        assert_eq!(of(0x4001), (4, 5));
+        assert_eq!(of(0x1_3001), (0x10, 0x17), "bits 13:12 are set: eight pages");
+        assert_eq!(of(0x7fff_ffff_ffff_f001), (0, (1 << 52) - 1));
+        assert_eq!(of(0xffff_ffff_ffff_f001).0, 0, "no clear bit at all");
+        assert!(decode(0x13, 0).is_err() && decode(3, 2).is_err());
+    }
+}
