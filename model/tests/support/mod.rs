@@ -242,6 +242,12 @@ impl Board {
         self.flush(domain, flush);
     }
 
+    /// Maps in a table that hardware has not been pointed to.
+    pub fn map_fresh(&mut self, domain: &mut Domain, iova: u64, host: u64, len: u64) {
+        let flush = self.map_unflushed(domain, iova, host, len);
+        flush.complete(&paging::NeverLoaded, &mut self.memory).unwrap();
+    }
+
     pub fn map_unflushed(&mut self, domain: &mut Domain, iova: u64, host: u64, len: u64) -> Flush<Iova> {
         let attributes = SecondStageAttributes::default();
         domain
