@@ -92,6 +92,7 @@ impl FaultReason {
             0x7a => "reserved field not zero in a second-stage paging entry (scalable mode)",
             0x7b => "second-stage table pointer is invalid (scalable mode)",
             0x7c => "accessed/dirty update of a second-stage entry needed without snooping",
+            0x7d => "accessed/dirty update of a second-stage entry failed",
             0x80 => "address is not canonical in the first stage",
             0x81 => "user request to a supervisor page in the first stage",
             0x82 => "no execute permission in the first stage",
@@ -101,6 +102,7 @@ impl FaultReason {
             0x86 => "no read permission (scalable mode)",
             0x87 => "address after translation is in the interrupt range (scalable mode)",
             0x90 => "accessed/dirty update of a first-stage entry needed without snooping",
+            0x91 => "accessed/dirty update of a first-stage entry failed",
             _ => return None,
         })
     }

@@ -217,7 +217,7 @@ impl Inner {
                 assert_eq!((self.hardware_read(at + 16), self.hardware_read(at + 24)), (0, 0), "reserved");
             }
             let refused = self.refused.is_some_and(|(mask, value)| low & mask == value);
-            if refused || !matches!(low & 0xf, 1..=5 | 9) {
+            if refused || !matches!(low & 0xf, 1..=9) {
                 self.log.push(Event::Refused(low, high));
                 self.iqercd = self.iqercd & !0xf | 4;
                 self.fsts |= 1 << 4;
@@ -233,11 +233,17 @@ impl Inner {
                     return;
                 }
             }
-            if low & 0xf == 3 && self.silent.contains(&((low >> 32) as u16)) {
-                self.log.push(Event::Silent((low >> 32) as u16));
+            // SID of a device-TLB descriptor, and of a PASID-based one.
+            let device = match low & 0xf {
+                3 => Some((low >> 32) as u16),
+                8 => Some((low >> 16) as u16),
+                _ => None,
+            };
+            if let Some(device) = device.filter(|device| self.silent.contains(device)) {
+                self.log.push(Event::Silent(device));
                 self.iqercd &= !(0xffff << 32);
                 if self.names_silent {
-                    self.iqercd |= low & 0xffff << 32;
+                    self.iqercd |= u64::from(device) << 32;
                 }
                 self.fsts |= 1 << 6;
                 self.iqh = (self.iqh + bytes) % ring;

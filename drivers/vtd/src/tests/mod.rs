@@ -12,5 +12,6 @@ mod page_requests;
 mod posted;
 mod queue;
 mod registers;
+mod scalable;
 mod tables;
 mod takeover;
