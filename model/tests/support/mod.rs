@@ -163,6 +163,24 @@ impl Registers for Window {
     }
 }
 
+/// The registers of one of several units.
+pub struct UnitWindow(pub Machine, pub usize);
+
+impl Registers for UnitWindow {
+    fn read32(&self, offset: u16) -> u32 {
+        self.0.read32(self.1, offset)
+    }
+    fn read64(&self, offset: u16) -> u64 {
+        self.0.read64(self.1, offset)
+    }
+    fn write32(&mut self, offset: u16, value: u32) {
+        self.0.write32(self.1, offset, value);
+    }
+    fn write64(&mut self, offset: u16, value: u64) {
+        self.0.write64(self.1, offset, value);
+    }
+}
+
 /// Time that passes by waiting only.
 pub struct Ticks(pub Machine);
 
@@ -219,6 +237,18 @@ impl Board {
         let mut board = Self::probe(configuration);
         board.unit.bring_up(&mut board.memory, &settings).expect("the unit comes up");
         assert_eq!(board.machine.violations(0), []);
+        board
+    }
+
+    /// The same without interrupt remapping, for units that may have no queue.
+    pub fn up_without_interrupts(configuration: Configuration) -> Self {
+        let mut board = Self::probe(configuration);
+        let settings = vtd::Configuration { interrupt_entries: None, ..SETTINGS };
+        let settings = match board.capabilities().extended_interrupt_mode() {
+            true => settings,
+            false => vtd::Configuration { destination_mode: DestinationMode::XApic, ..settings },
+        };
+        board.unit.bring_up(&mut board.memory, &settings).expect("the unit comes up");
         board
     }
 
