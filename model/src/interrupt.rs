@@ -212,7 +212,9 @@ impl Unit {
         let (outstanding, suppressed) = (bytes[32] & 1 != 0, bytes[32] & 2 != 0);
         let notify = !outstanding && (urgent || !suppressed);
         bytes[32] |= u8::from(notify);
-        memory.device_write(descriptor, &bytes);
+        if !self.traceless {
+            memory.device_write(descriptor, &bytes);
+        }
         let destination = if extended { ndst } else { ndst >> 8 };
         let notification = notify.then_some(Notification { vector: bytes[34], destination });
         Ok(Interrupt::Posted { descriptor, vector, notification })

@@ -231,7 +231,7 @@ impl Machine {
 
     /// As [`Machine::dma_torn`], for an interrupt.
     pub fn interrupt_torn(&self, unit: usize, source: u16, address: u64, data: u32) -> Vec<Interrupt> {
-        self.torn(unit, |unit, memory| unit.interrupt(&mut memory.clone(), source, address, data))
+        self.torn(unit, |unit, memory| unit.interrupt(memory, source, address, data))
     }
 
     fn torn<T>(&self, unit: usize, ask: impl Fn(&mut Unit, &mut Memory) -> T) -> Vec<T> {
@@ -302,7 +302,7 @@ impl Machine {
 
     /// The same asked of a unit that has nothing cached, and without a trace (nothing is posted either).
     pub fn interrupt_cold(&self, unit: usize, source: u16, address: u64, data: u32) -> Interrupt {
-        self.unit(unit, |unit, memory| unit.cold().interrupt(&mut memory.clone(), source, address, data))
+        self.unit(unit, |unit, memory| unit.cold().interrupt(memory, source, address, data))
     }
 
     /// Every unit does one piece of waiting work; `false` if none had any.

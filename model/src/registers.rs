@@ -1,6 +1,7 @@
 //! Offsets, bits and access semantics of the registers (chapter 11.4).
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// VER, 32 bits, RO (11.4.1).
 pub const VER: u16 = 0x00;
@@ -144,14 +145,14 @@ pub(crate) struct Written {
 /// The registers' values, changed by software through access semantics and by the unit directly.
 #[derive(Clone, Debug)]
 pub(crate) struct RegisterFile {
-    definitions: BTreeMap<u16, Definition>,
+    definitions: Rc<BTreeMap<u16, Definition>>,
     values: BTreeMap<u16, u64>,
 }
 
 impl RegisterFile {
     /// The registers at reset, with the IOTLB registers at `iotlb` and `records` fault records at `faults`.
     pub(crate) fn new(cap: u64, ecap: u64, iotlb: u16, faults: u16, records: u16) -> Self {
-        let mut file = Self { definitions: BTreeMap::new(), values: BTreeMap::new() };
+        let mut file = Self { definitions: Rc::default(), values: BTreeMap::new() };
         let all32 = 0xffff_ffff;
         let event = u64::from(IM);
         let status = u64::from(PFO | IQE | ICE | ITE);
@@ -197,7 +198,7 @@ impl RegisterFile {
             file.define(faults + 16 * record + 8, 8, 0, FAULT, 0);
         }
         for write_only in [GCMD, iotlb] {
-            if let Some(definition) = file.definitions.get_mut(&write_only) {
+            if let Some(definition) = Rc::make_mut(&mut file.definitions).get_mut(&write_only) {
                 definition.readable = false;
             }
         }
@@ -205,7 +206,7 @@ impl RegisterFile {
     }
 
     fn define(&mut self, offset: u16, width: u8, writable: u64, clear: u64, reset: u64) {
-        self.definitions.insert(offset, Definition { width, writable, clear, readable: true });
+        Rc::make_mut(&mut self.definitions).insert(offset, Definition { width, writable, clear, readable: true });
         self.values.insert(offset, reset);
     }
 

@@ -131,11 +131,19 @@ impl Unit {
 
     /// The same unit with nothing cached, as hardware that has forgotten everything.
     pub fn cold(&self) -> Self {
-        let mut unit = self.clone();
-        unit.caches = Caches::new(Eviction::Never);
-        unit.device_tlbs = DeviceTlbs::default();
-        unit.traceless = true;
-        unit
+        Self {
+            configuration: self.configuration.clone(),
+            registers: self.registers.clone(),
+            caches: Caches::new(Eviction::Never),
+            device_tlbs: DeviceTlbs::default(),
+            traceless: true,
+            messages: Vec::new(),
+            work: WorkList::default(),
+            page_responses: Vec::new(),
+            in_flight: Vec::new(),
+            violations: Vec::new(),
+            ..*self
+        }
     }
 
     pub(crate) fn violation(&mut self, violation: Violation) {

@@ -163,7 +163,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.announce(memory, source, new.domain())
         };
         if let Err(error) = changed {
-            store(memory, self.capabilities, entry, 0);
+            // The new entry may be cached by now. Where the unit still works, it forgets it again; where it does not, it
+            // is poisoned, and forgets everything before it is used again.
+            if self.poisoned {
+                store(memory, self.capabilities, entry, 0);
+            } else {
+                self.isolate(memory, source)?;
+            }
             return Err(error);
         }
         self.device_tlbs.remove(source);

@@ -87,7 +87,12 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.make_present(memory, source, pasid, entry, new)
         };
         if changed.is_err() {
-            store(memory, self.capabilities, entry, 0);
+            // The new entry may be cached by now. Where the unit still works, it forgets it again.
+            if self.poisoned {
+                store(memory, self.capabilities, entry, 0);
+            } else {
+                self.withdraw_pasid(memory, source, pasid, entry)?;
+            }
         }
         changed
     }

@@ -137,6 +137,24 @@ fn a_silent_device_fails_the_move_that_it_was_in() {
 }
 
 #[test]
+fn an_assignment_that_fails_for_anothers_sake_is_forgotten_again() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.exchanges = true);
+    let other = Bdf::from_u16(0x0110);
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    unit.assign(&mut memory, other, DomainId(6), HostPhys::new(0x9000), Levels::Four).unwrap();
+    // SOURCE answers what was not asked, and is isolated; meanwhile the new entry of the other may have been cached.
+    fake.inner(|inner| (inner.device_error, inner.iqercd) = (1 << 5, u64::from(SOURCE.as_u16()) << 48));
+    fake.take_log();
+    let failed = unit.assign(&mut memory, other, DomainId(7), HostPhys::new(0xa000), Levels::Four);
+    assert_eq!(failed, Err(Error::DeviceIsolated(SOURCE)));
+    assert_eq!(unit.assignment(&memory, other), None);
+    assert!(Fake::executed(&fake.take_log()).ends_with(&[0x0110_0007_0031, 0x7_00e2]));
+    unit.assign(&mut memory, other, DomainId(7), HostPhys::new(0xa000), Levels::Four).unwrap();
+}
+
+#[test]
 fn a_unit_that_answers_no_device_and_a_full_list_are_refused() {
     for ecap in [ECAP, ATS & !2] {
         let fake = Fake::with(CAP, ecap);
