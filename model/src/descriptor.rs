@@ -53,10 +53,22 @@ pub(crate) struct Drain {
     pub reads: bool,
 }
 
-/// What a device-TLB invalidation reaches (6.5.2.5).
+/// Which entries of a device-TLB an invalidation is about, by the requests that they are for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tagged {
+    /// Requests without PASID.
+    Without,
+    /// Requests with one PASID.
+    Pasid(u32),
+    /// Requests with any PASID.
+    AnyPasid,
+}
+
+/// What a device-TLB invalidation reaches (6.5.2.5, 6.5.2.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DeviceTlbScope {
     pub source: u16,
+    pub of: Tagged,
     pub first: u64,
     pub last: u64,
 }

@@ -226,7 +226,18 @@ impl Machine {
         len: u64,
         access: Access,
     ) -> Vec<Result<Vec<(u64, u64)>, Fault>> {
-        self.torn(unit, |unit, memory| unit.remap(memory, &Request::new(source, access), address, len))
+        self.request_torn(unit, &Request::new(source, access), address, len)
+    }
+
+    /// As [`Machine::dma_torn`], with all that a device may say.
+    pub fn request_torn(
+        &self,
+        unit: usize,
+        request: &Request,
+        address: u64,
+        len: u64,
+    ) -> Vec<Result<Vec<(u64, u64)>, Fault>> {
+        self.torn(unit, |unit, memory| unit.remap(memory, request, address, len))
     }
 
     /// As [`Machine::dma_torn`], for an interrupt.
@@ -249,7 +260,12 @@ impl Machine {
     /// A device with a device-TLB accesses a page: the host address by what it was told before, or by what it is told
     /// now and keeps.
     pub fn device_access(&self, unit: usize, source: u16, address: u64, access: Access) -> Result<u64, Fault> {
-        self.unit(unit, |unit, memory| unit.device_access(memory, &Request::new(source, access), address))
+        self.device_request(unit, &Request::new(source, access), address)
+    }
+
+    /// As [`Machine::device_access`], with all that a device may say.
+    pub fn device_request(&self, unit: usize, request: &Request, address: u64) -> Result<u64, Fault> {
+        self.unit(unit, |unit, memory| unit.device_access(memory, request, address))
     }
 
     /// A device's write is translated, and on its way until [`Unit::arrive`] or an invalidation that waits for it.

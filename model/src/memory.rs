@@ -117,10 +117,28 @@ impl Memory {
     /// entries; `None` outside memory.
     pub fn read_u128(&self, address: u64, view: View) -> Option<u128> {
         let mut bytes = [0; 16];
-        if !self.read(address, &mut bytes, view) {
-            return None;
+        self.read_entry(address, &mut bytes, view).then(|| u128::from_le_bytes(bytes))
+    }
+
+    /// Reads consecutive little-endian 64-bit words in one piece, as a unit fetches context entries of scalable mode and
+    /// PASID table entries; `None` outside memory.
+    pub fn read_words<const N: usize>(&self, address: u64, view: View) -> Option<[u64; N]> {
+        let mut bytes = [0; 64];
+        let bytes = bytes.get_mut(..8 * N)?;
+        self.read_entry(address, bytes, view).then(|| {
+            let mut words = [0; N];
+            for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+            words
+        })
+    }
+
+    fn read_entry(&self, address: u64, bytes: &mut [u8], view: View) -> bool {
+        if !self.read(address, bytes, view) {
+            return false;
         }
-        // A unit that fetches an entry by halves, the lower first: software may store in between.
+        // A unit that fetches an entry in pieces, the first 64 bits first: software may store in between.
         for (at, old) in self.history.iter().rev().take(self.torn) {
             for (at, byte) in (*at..).zip(old) {
                 if let Some(place) = at.checked_sub(address).filter(|offset| *offset < 8) {
@@ -128,7 +146,7 @@ impl Memory {
                 }
             }
         }
-        Some(u128::from_le_bytes(bytes))
+        true
     }
 
     /// How many stores there have been since the last wait that completed.

@@ -84,7 +84,7 @@ impl Unit {
         self.raise_fault_status(ITE);
     }
 
-    /// One descriptor (6.5.2). Scalable mode adds types 6, 7 and 8; device-TLBs type 3.
+    /// One descriptor (6.5.2).
     fn decode(&self, raw: Option<u128>) -> Result<Descriptor, QueueError> {
         let raw = raw.ok_or(QueueError::Fetch)?;
         let (low, high) = (raw as u64, (raw >> 64) as u64);
@@ -143,6 +143,9 @@ impl Unit {
             // Scalable mode's, and only in it.
             6 if self.root_table >> 10 & 3 == 1 => pasid_queue::pasid_iotlb(low, high),
             7 if self.root_table >> 10 & 3 == 1 => pasid_queue::pasid_cache(low, high),
+            8 if self.root_table >> 10 & 3 == 1 && self.configuration.device_tlb => {
+                device_tlb::decode_with_pasid(low, high)
+            }
             _ => Err(QueueError::Type),
         }
     }

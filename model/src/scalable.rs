@@ -1,6 +1,6 @@
 //! Scalable mode's way from a request to a translation (3.4.3): root entry, context entry, PASID directory, PASID table.
 
-use crate::caches::{CachedPasid, Tag, shift};
+use crate::caches::{CachedPasid, Tag};
 use crate::fault::Reason;
 use crate::first_stage::FirstStage;
 use crate::memory::{Memory, View};
@@ -154,10 +154,7 @@ impl Unit {
             return Err((Reason::SCALABLE_ROOT_RESERVED, false));
         }
         let at = (root & !0xfff) + 32 * u64::from(source & 0x7f);
-        let mut words = [0; 4];
-        if !read_words(memory, at, view, &mut words) {
-            return Err((Reason::SCALABLE_CONTEXT_ACCESS, false));
-        }
+        let words = memory.read_words(at, view).ok_or((Reason::SCALABLE_CONTEXT_ACCESS, false))?;
         let context = Context(words);
         let silent = context.fault_processing_disable();
         if words[0] & 1 == 0 {
@@ -215,11 +212,10 @@ impl Unit {
         if directory & (0xffc | beyond) != 0 {
             return (0, Err((Reason::PASID_DIRECTORY_RESERVED, silent)));
         }
-        let mut words = [0; 8];
         let at = (directory & !0xfff) + 64 * u64::from(pasid & 0x3f);
-        if !read_words(memory, at, view, &mut words) {
+        let Some(words) = memory.read_words::<8>(at, view) else {
             return (0, Err((Reason::PASID_TABLE_ACCESS, false)));
-        }
+        };
         silent |= words[0] & 2 != 0;
         let entry = Entry { words, silent };
         // An entry that is not present or erroneous has the reserved domain id (6.1), or that of its field.
@@ -317,17 +313,3 @@ impl Unit {
         }
     }
 }
-
-/// Reads consecutive words in one piece, as the unit fetches an entry; `false` outside memory.
-fn read_words(memory: &Memory, at: u64, view: View, words: &mut [u64]) -> bool {
-    (at..).step_by(8).zip(words).all(|(at, word)| match memory.read_u64(at, view) {
-        Some(value) => {
-            *word = value;
-            true
-        }
-        None => false,
-    })
-}
-
-/// The widest address that a first stage can have is canonical in five levels.
-const _: () = assert!(shift(5) + 8 == 56);

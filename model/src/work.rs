@@ -89,12 +89,12 @@ impl WorkList {
 mod tests {
     use super::*;
     use crate::caches::{ContextScope, InterruptScope, PageScope};
-    use crate::descriptor::{DeviceTlbScope, Drain};
+    use crate::descriptor::{DeviceTlbScope, Drain, Tagged};
 
     #[test]
     fn work_passes_other_work_as_far_as_the_specification_allows() {
         let drain = Drain { writes: false, reads: false };
-        let device = DeviceTlbScope { source: 1, first: 0, last: 1 };
+        let device = DeviceTlbScope { source: 1, of: Tagged::Without, first: 0, last: 1 };
         let wait = Descriptor::Wait { status: None, interrupt: false, fence: true };
         let given = [
             Descriptor::Context(ContextScope::Global),

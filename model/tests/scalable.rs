@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use support::scalable::*;
 use support::{Board, Domain, GUESTS, NIC, OTHER, SECRET};
-use vtd::{Error, Levels, Pasid, Translation, TranslationMode};
+use vtd::{DeviceTlb, Error, Levels, Pasid, Translation, TranslationMode};
 
 const A: u64 = GUESTS;
 const B: u64 = GUESTS + (8 << 20);
@@ -550,5 +550,100 @@ fn a_proof_for_a_first_stage_covers_what_was_asked_and_no_more() {
     assert!(!covers(&Invalidation { root: HostPhys::new(0x30_0000), ..change }));
     let out = board.unit.invalidate_first_stage(&mut board.memory, DomainId(1), pasid(1 << 19), &change);
     assert!(out.is_ok());
+    board.done();
+}
+
+#[test]
+fn device_tlbs_forget_what_goes_with_pasids_and_without() {
+    for (kind, mut configuration) in kinds() {
+        configuration.device_tlb = true;
+        let mut board = up(configuration, 0);
+        let pasids: &[Option<u32>] =
+            if board.capabilities().pasid() { &[None, Some(0x41), Some(0x42)] } else { &[None] };
+        let nic = NIC.as_u16();
+        let number = |pasid: Option<u32>| pasid.map(|pasid| Pasid::new(pasid).unwrap());
+        let spaces: Vec<_> = (0..3).map(|n| Space::new(&mut board, n + 1, A + u64::from(n) * 0x1000)).collect();
+        let host = |index: usize| A + 0x1000 * index as u64;
+        spaces[0].attach(&mut board, NIC, None);
+        assert_eq!(device_write(&board.machine, nic, None, 0x1000), Err(Reason::TRANSLATION_BLOCKED), "{kind}");
+        let device = DeviceTlb { queue_depth: 4, physical_function: NIC };
+        board.unit.use_device_tlb(&mut board.memory, NIC, Some(device)).unwrap();
+        for (index, pasid) in pasids.iter().enumerate() {
+            spaces[index].attach(&mut board, NIC, number(*pasid));
+            assert_eq!(device_write(&board.machine, nic, *pasid, 0x1000), Ok(host(index)), "{kind}");
+        }
+        // Each loses its page, moves, and goes: what the device has kept of the others stays.
+        for (index, pasid) in pasids.iter().enumerate() {
+            let before = spaces[index].translation();
+            board.unit.attach(&mut board.memory, NIC, number(*pasid), DomainId(9), Translation::PassThrough).unwrap();
+            assert_eq!(device_write(&board.machine, nic, *pasid, 0x1000), Ok(0x1000), "{kind}");
+            board.unit.attach(&mut board.memory, NIC, number(*pasid), spaces[index].id, before).unwrap();
+            assert_eq!(device_write(&board.machine, nic, *pasid, 0x1000), Ok(host(index)), "{kind}");
+        }
+        for (index, asked) in pasids.iter().enumerate() {
+            let change = Invalidation {
+                root: HostPhys::new(0),
+                start: Iova::new(0x1000),
+                len: 0x1000,
+                tables_changed: true,
+                only_added: false,
+            };
+            let space = &spaces[index];
+            let pasid = number(*asked);
+            match (&space.second, &space.first) {
+                (Some(domain), _) => {
+                    let root = domain.table.root();
+                    empty_table(&mut board.memory, root);
+                    let _ =
+                        board.unit.invalidate(&mut board.memory, space.id, &Invalidation { root, ..change }).unwrap();
+                }
+                (_, Some(table)) => {
+                    let (root, memory) = (table.root(), &mut board.memory);
+                    empty_table(memory, root);
+                    let change = Invalidation { root, ..change };
+                    let _ = board.unit.invalidate_first_stage(memory, space.id, pasid, &change).unwrap();
+                }
+                _ => unreachable!(),
+            }
+            assert!(device_write(&board.machine, nic, *asked, 0x1000).is_err(), "{kind}: {index}");
+        }
+        board.unit.detach(&mut board.memory, NIC, None).unwrap();
+        board.unit.clear(&mut board.memory, NIC).unwrap();
+        for pasid in pasids {
+            assert!(device_write(&board.machine, nic, *pasid, 0x1000).is_err(), "{kind}");
+        }
+        board.done();
+    }
+}
+
+/// Takes everything out of a table, as its owner may, before the unit is told.
+fn empty_table(memory: &mut support::Memory, root: HostPhys) {
+    for index in 0..512 {
+        paging::TableMemory::write_entry(memory, root, index, 0);
+    }
+}
+
+#[test]
+fn a_device_that_does_not_answer_loses_all_of_its_pasids_and_no_other_does() {
+    let mut board = up(Configuration { device_tlb: true, ..Configuration::scalable() }, 0);
+    let (one, two) = (Space::new(&mut board, 1, A), Space::new(&mut board, 2, B));
+    let device = DeviceTlb { queue_depth: 4, physical_function: NIC };
+    one.attach(&mut board, NIC, None);
+    two.attach(&mut board, NIC, pasid(0x41));
+    one.attach(&mut board, OTHER, pasid(0x41));
+    board.unit.use_device_tlb(&mut board.memory, NIC, Some(device)).unwrap();
+    let nic = NIC.as_u16();
+    for (number, host) in [(None, A), (Some(0x41), B)] {
+        assert_eq!(device_write(&board.machine, nic, number, 0x1000), Ok(host));
+    }
+    board.machine.unit(0, |unit, _| unit.set_silent(nic, true));
+    let result = board.unit.detach(&mut board.memory, NIC, pasid(0x41));
+    assert_eq!(result, Err(Error::DeviceIsolated(NIC)));
+    for number in [None, Some(0x41)] {
+        assert!(write(&board.machine, nic, number, 0x1000).is_err());
+        assert!(device_write(&board.machine, nic, number, 0x1000).is_err(), "a translated request is blocked");
+    }
+    assert_eq!(write(&board.machine, OTHER.as_u16(), Some(0x41), 0x1000), Ok(A));
+    assert!(!board.unit.is_poisoned());
     board.done();
 }

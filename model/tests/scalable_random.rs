@@ -150,8 +150,9 @@ impl Rig {
     }
 
     /// From now on, every event has a device write somewhere.
-    fn watch(&self, seed: u64) {
+    fn watch(&self, seed: u64, configuration: &Configuration) {
         let (meant, pasids) = (self.meant.clone(), self.pasids.clone());
+        let torn = configuration.coherent && !configuration.write_buffer && !self.board.memory.exchange;
         let mut random = Random(seed);
         self.board.machine.on_event(move |machine, event| {
             for _ in 0..2 {
@@ -160,7 +161,12 @@ impl Rig {
                 let warm = write(machine, source, pasid, page << 12);
                 let (before, after) = &*meant.borrow();
                 let allowed = [before.of(source, pasid, page), after.of(source, pasid, page)];
-                for reached in [cold, warm].into_iter().flatten() {
+                let torn = if torn && random.below(24) == 0 {
+                    write_torn(machine, source, pasid, page << 12)
+                } else {
+                    Vec::new()
+                };
+                for reached in [cold, warm].into_iter().flatten().chain(torn) {
                     assert!(
                         allowed.contains(&Some(reached)),
                         "{source:#x} {pasid:x?} page {page:#x} reaches {reached:#x}, meant {allowed:x?} ({event:x?})"
@@ -373,9 +379,9 @@ fn change_table(
 }
 
 fn live(configuration: Configuration, seed: u64, eviction: Eviction, steps: usize) {
-    let mut rig = Rig::new(configuration, seed, eviction);
+    let mut rig = Rig::new(configuration.clone(), seed, eviction);
     let mut random = Random(seed | 1);
-    rig.watch(seed ^ 0x5555_5555);
+    rig.watch(seed ^ 0x5555_5555, &configuration);
     for _ in 0..steps {
         match random.below(12) {
             0..4 => rig.attach(&mut random),

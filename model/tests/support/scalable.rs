@@ -74,6 +74,19 @@ pub fn write_cold(machine: &Machine, source: u16, pasid: Option<u32>, iova: u64)
     machine.request_cold(0, &request, iova, 4).map(|parts| parts[0].0).map_err(|fault| fault.reason)
 }
 
+/// The same if the unit fetches entries in pieces, the first 64 bits some stores ago: an answer for each store since the
+/// last wait.
+pub fn write_torn(machine: &Machine, source: u16, pasid: Option<u32>, iova: u64) -> Vec<u64> {
+    let request = Request { pasid, ..Request::new(source, Access::Write) };
+    machine.request_torn(0, &request, iova, 4).into_iter().flatten().map(|parts| parts[0].0).collect()
+}
+
+/// Where the write of a device with a device-TLB ends up.
+pub fn device_write(machine: &Machine, source: u16, pasid: Option<u32>, iova: u64) -> Result<u64, Reason> {
+    let request = Request { pasid, ..Request::new(source, Access::Write) };
+    machine.device_request(0, &request, iova).map_err(|fault| fault.reason)
+}
+
 /// A first-stage table in the host's memory.
 pub fn first_stage(board: &mut Board, levels: u8) -> PageTable<FirstStage> {
     PageTable::new(levels, PageSize::Size2M, &mut board.memory).unwrap()
