@@ -59,7 +59,8 @@ pub(super) fn assignment<R: Registers, C: Clock>(
     let context = read_context(memory, unit.scalable_context(memory, source)?);
     let entry = pasid_entry(memory, context, unit.scalable?.rid_pasid)?;
     let entry = read_pasid_entry(memory, entry);
-    if !context.is_present() || !entry.is_present() {
+    // No entry is present where the context entry is not.
+    if !entry.is_present() {
         return None;
     }
     match Translation::of(entry)? {

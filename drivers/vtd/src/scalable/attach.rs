@@ -24,6 +24,23 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     ///
     /// In legacy mode `pasid` is `None`, and there is no first stage.
     ///
+    /// ```
+    /// # use vtd::*;
+    /// # use addr::{Bdf, DomainId, HostPhys};
+    /// # fn f<R: Registers, C: Clock, M: DmaMemory>(
+    /// #     unit: &mut Unit<R, C>, memory: &mut M, nic: Bdf, host: HostPhys, guests: [HostPhys; 2],
+    /// # ) -> Result<(), Error> {
+    /// // The device itself stays the host's; each of its interfaces goes to a guest of its own (Scalable IOV).
+    /// let levels = Levels::Four;
+    /// unit.attach(memory, nic, None, DomainId(1), Translation::FirstStage { table: host, levels })?;
+    /// for ((number, domain), table) in [(0x41, 2), (0x42, 3)].into_iter().zip(guests) {
+    ///     let pasid = Pasid::new(number);
+    ///     unit.attach(memory, nic, pasid, DomainId(domain), Translation::SecondStage { table, levels })?;
+    /// }
+    /// unit.detach(memory, nic, Pasid::new(0x41))
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::OutOfOrder`] before [`Unit::create_root_table`], [`Error::DomainOutOfRange`],
     /// [`Error::PasidOutOfRange`], [`Error::Unsupported`], [`Error::LevelsUnsupported`], [`Error::BadTable`],

@@ -95,6 +95,7 @@ fn the_mode_the_width_of_descriptors_and_what_is_forgotten_follow_one_choice() {
     assert_eq!(unit.translation_mode(), TranslationMode::Legacy);
     unit.use_scalable_mode(Pasid::ZERO).unwrap();
     assert_eq!(unit.translation_mode(), TranslationMode::Scalable);
+    assert_eq!(super::std::format!("{:?}", unit.scalable), "Some(Scalable(RID_PASID 0x0))");
     unit.bring_up(&mut memory, &CONFIGURATION).unwrap();
     fake.inner(|inner| {
         assert_eq!(inner.others[&0x20] & 0xfff, 1 << 10, "TTM");
