@@ -81,16 +81,12 @@ impl Recovery {
     ) -> Result<(), QueueError> {
         let index = ring.head(port.window)?;
         let descriptor = ring.read(memory, index);
+        let refused = QueueError::Refused { index, descriptor, record: port.window.read(IQERCD) };
+        let awaited = !ring.is_before(index, ring.pending());
         let replacement = match wider(descriptor, port.capabilities) {
             Some(wider) => wider,
             None => {
-                let refused = QueueError::Refused { index, descriptor, record: port.window.read(IQERCD) };
-                if descriptor.descriptor_type() == DescriptorType::Wait {
-                    // Nothing is gained by having waits refused again and again.
-                    port.window.clear(FSTS, FaultStatus::IQE.bits());
-                    return Err(refused);
-                }
-                if !ring.is_before(index, ring.pending()) {
+                if awaited {
                     self.failure.get_or_insert(refused);
                 }
                 ring.harmless()
@@ -99,6 +95,13 @@ impl Recovery {
         ring.write(memory, port.capabilities, index, replacement);
         fence(Ordering::SeqCst);
         port.window.clear(FSTS, FaultStatus::IQE.bits());
+        // Some units (QEMU's) fetch again only when they are told of the tail, be it the same.
+        ring.tell(port.window);
+        if awaited && descriptor.descriptor_type() == DescriptorType::Wait {
+            // Nothing is gained by having waits refused again and again. This one is gone: the next batch will not find
+            // the queue standing at it.
+            return Err(refused);
+        }
         Ok(())
     }
 

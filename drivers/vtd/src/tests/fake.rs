@@ -50,6 +50,8 @@ pub struct Inner {
     pub stalled: bool,
     /// Descriptors whose low half is so under the mask are refused with IQE.
     pub refused: Option<(u64, u64)>,
+    /// Fetches only when the tail is written, and not when an error is cleared, as QEMU does.
+    pub wants_tail: bool,
     /// FSTS bits to set, once, instead of executing the next wait that writes a status.
     pub device_error: u32,
     /// Not once, but for ever.
@@ -115,6 +117,7 @@ impl Fake {
             pmen_stuck: false,
             stalled: false,
             refused: None,
+            wants_tail: false,
             device_error: 0,
             endless_timeouts: false,
             silent: Vec::new(),
@@ -314,7 +317,9 @@ impl Registers for Fake {
             0x18 => inner.command(value),
             0x34 => {
                 inner.fsts &= !(value & 0xfd);
-                inner.run_queue();
+                if !inner.wants_tail {
+                    inner.run_queue();
+                }
             }
             0x38 => inner.fectl = inner.fectl & 1 << 30 | value & !(1 << 30),
             0x68 | 0x6c => {

@@ -220,6 +220,18 @@ fn a_refused_descriptor_is_done_by_one_that_says_more() {
 }
 
 #[test]
+fn a_unit_that_goes_on_only_when_told_of_the_tail_is_told() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| {
+        inner.refused = Some((0x3f, 0x32));
+        inner.wants_tail = true;
+    });
+    unit.invalidate_iotlb(&mut memory, [DOMAIN, range(0x1000, 0x1000), DOMAIN]).unwrap();
+    assert_eq!(Fake::executed(&fake.take_log()), [0x5_00e2, 0xd2, 0x5_00e2]);
+}
+
+#[test]
 fn every_type_of_descriptor_has_one_that_says_more() {
     let source = addr::Bdf::from_u16(0x1234);
     let (pages, drain) = (Iova::new(0x5000), crate::spec::invalidation::Drain { writes: true, reads: true });
@@ -296,6 +308,16 @@ fn a_refused_wait_ends_the_wait() {
     assert!(matches!(result, Err(Error::Invalidation(QueueError::Refused { .. }))), "{result:?}");
     let attempts = fake.take_log().iter().filter(|&&event| event == Event::Write32(0x34, 0x10)).count();
     assert_eq!(attempts, 1, "nothing is gained by having it refused again and again");
+    // It does not stand in the way for ever.
+    for wants_tail in [false, true] {
+        fake.inner(|inner| {
+            inner.refused = None;
+            inner.wants_tail = wants_tail;
+        });
+        unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
+        fake.inner(|inner| inner.refused = Some((0xf, 5)));
+        unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap_err();
+    }
 }
 
 /// A device-TLB invalidation of a device.
