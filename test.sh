@@ -4,7 +4,7 @@
 #   ./test.sh [--host | --machine]
 #
 #   --host       host tests only
-#   --machine    whole-machine tests only
+#   --machine    only what needs an emulator: the driver on QEMU's remapping unit, and whole machines
 #   --help       this text
 #
 # Prints a line a group and ends with `N passed, N failed` (and what was skipped, by name). Exit status 0 if nothing failed.
@@ -59,6 +59,20 @@ count() {
     echo "$1: ${p:-0} passed, ${f:-0} failed"
 }
 
+# tests LABEL ARG...: `cargo test ARG...`, counted, with its failures and what it skipped.
+tests() {
+    local label=$1 status=0
+    shift
+    cargo_host test --no-fail-fast "$@" > "$log" 2>&1 || status=$?
+    count "$label"
+    if [ "$status" -ne 0 ]; then
+        grep -E '^(error|test .* FAILED|---- )' -A 12 "$log" | head -n 150
+        # A crate that does not build has no result to count.
+        grep -q '^error: could not compile' "$log" && failed=$((failed + 1))
+    fi
+    while read -r name; do skipped+=("$name"); done < <(sed -n 's/^SKIPPED: *//p' "$log")
+}
+
 find_toolchain
 need python3:python3 bc:bc
 if [ -n "$host" ]; then
@@ -73,15 +87,7 @@ if [ -n "$host" ]; then
     else
         skipped+=("clippy on the host" "clippy on the image")
     fi
-    status=0
-    cargo_host test --workspace --no-fail-fast > "$log" 2>&1 || status=$?
-    count "host tests"
-    if [ "$status" -ne 0 ]; then
-        grep -E '^(error|test .* FAILED|---- )' -A 12 "$log" | head -n 150
-        # A crate that does not build has no result to count.
-        grep -q '^error: could not compile' "$log" && failed=$((failed + 1))
-    fi
-    while read -r name; do skipped+=("$name"); done < <(sed -n 's/^SKIPPED: *//p' "$log")
+    tests "host tests" --workspace --exclude qtest
 fi
 
 # machines SCRIPT ARG...: whole-machine tests of one script.
@@ -99,15 +105,16 @@ if [ -n "$machine" ]; then
     ./run-qemu.sh --build-only > /dev/null || exit $?
     need qemu-system-x86_64:qemu-system-x86
     version=$(qemu-system-x86_64 --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/\1/p')
-    machines tests/machine.py --label "QEMU $version"
     # The other generation of QEMU, unpacked beside the system's own.
-    if [ "${version%%.*}" -lt 10 ]; then
-        if newer=$(tests/tools/qemu10.sh); then
-            label=$("$newer" --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/QEMU \1/p')
-            machines tests/machine.py --label "$label" --qemu "$newer"
-        else
-            skipped+=("whole-machine tests on QEMU 10: it could not be had")
-        fi
+    newer=
+    [ "${version%%.*}" -ge 10 ] || newer=$(tests/tools/qemu10.sh) ||
+        skipped+=("the driver on QEMU 10, whole-machine tests on QEMU 10: it could not be had")
+    export QTEST_QEMU=qemu-system-x86_64${newer:+:$newer}
+    tests "the driver on QEMU's remapping unit" -p qtest
+    machines tests/machine.py --label "QEMU $version"
+    if [ -n "$newer" ]; then
+        label=$("$newer" --version | sed -n 's/^QEMU emulator version \([0-9.]*\).*/QEMU \1/p')
+        machines tests/machine.py --label "$label" --qemu "$newer"
     fi
     # VMX without VMX hardware: on Bochs, and with VT-d on QEMU on KVM in a Linux in Bochs.
     machines tests/bochs_machine.py

@@ -1,0 +1,108 @@
+//! What a case is, and how one runs.
+
+use libtest_mimic::Failed;
+use qtest::{Bench, Machine, Options, Program, Qemu, Version, firmware};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use vtd::Levels;
+
+/// A case: a machine, and what to do with it.
+pub struct Case {
+    /// What it shows.
+    pub name: String,
+    options: Options,
+    needs: Option<(Version, &'static str)>,
+    body: Box<dyn Fn(&Machine) + Send + 'static>,
+}
+
+/// The edu devices that most machines have.
+pub const EDUS: [&str; 2] = ["bus=pcie.0,addr=4", "bus=pcie.0,addr=5"];
+
+/// A way to run the unit in legacy mode.
+#[derive(Clone, Copy)]
+pub struct Setting {
+    /// QEMU's `aw-bits`: how wide an address the unit takes, 39 or 48.
+    pub width: u32,
+    /// The depth of second-stage tables.
+    pub levels: Levels,
+    /// Whether CAP.CM is set. QEMU caches no entry that is not present; what this judges is that the driver's further
+    /// invalidations are well-formed, and that nothing depends on their absence.
+    pub caching: bool,
+}
+
+/// All of them: of a 48-bit unit, tables of 3 levels too.
+pub const LEGACY: [Setting; 6] = {
+    const fn setting(width: u32, levels: Levels, caching: bool) -> Setting {
+        Setting { width, levels, caching }
+    }
+    [
+        setting(39, Levels::Three, false),
+        setting(39, Levels::Three, true),
+        setting(48, Levels::Three, false),
+        setting(48, Levels::Three, true),
+        setting(48, Levels::Four, false),
+        setting(48, Levels::Four, true),
+    ]
+};
+
+impl Setting {
+    /// The first address that a table does not translate.
+    pub fn end(self) -> u64 {
+        1 << self.levels.width()
+    }
+
+    /// A case on a unit of this setting, brought up.
+    pub fn case(self, name: &str, body: impl Fn(&mut Bench) + Send + 'static) -> Case {
+        let caching = if self.caching { "on" } else { "off" };
+        let iommu = format!("aw-bits={},caching-mode={caching}", self.width);
+        Case::new(format!("{name} ({} levels, {iommu})", self.levels.count()), &iommu, move |machine| {
+            body(&mut Bench::up(machine));
+        })
+    }
+}
+
+impl Case {
+    /// A case on a machine whose intel-iommu has these properties, with two edu devices, 00:04.0 and 00:05.0.
+    pub fn new(name: impl Into<String>, iommu: &str, body: impl Fn(&Machine) + Send + 'static) -> Self {
+        let options = Options { iommu: Some(iommu.into()), devices: EDUS.map(qtest::Edu::option).into() };
+        Self { name: name.into(), options, needs: None, body: Box::new(body) }
+    }
+
+    /// On a machine with these devices instead.
+    pub fn devices(mut self, devices: &[String]) -> Self {
+        self.options.devices = devices.into();
+        self
+    }
+
+    /// On a machine without a unit.
+    pub fn without_unit(mut self) -> Self {
+        self.options.iommu = None;
+        self
+    }
+
+    /// Only from this version on, for a reason that completes `it ...`.
+    pub fn needs_version(mut self, version: Version, otherwise: &'static str) -> Self {
+        self.needs = Some((version, otherwise));
+        self
+    }
+
+    /// Why `program` cannot judge the case, if it cannot: its intel-iommu lacks a property, or the version is too old.
+    pub fn obstacle(&self, program: &Program) -> Option<String> {
+        let properties = self.options.iommu.iter().flat_map(|iommu| iommu.split(','));
+        let mut names = properties.filter_map(|property| property.split('=').next()).filter(|name| !name.is_empty());
+        if let Some(name) = names.find(|name| !program.has_option(name)) {
+            return Some(format!("its intel-iommu has no {name}"));
+        }
+        let (version, otherwise) = self.needs?;
+        (program.version < version).then(|| format!("it {otherwise}"))
+    }
+
+    /// Runs the case; a failure comes with all that QEMU has to say.
+    pub fn run(&self, program: &Program) -> Result<(), Failed> {
+        let machine = Machine::new(Qemu::start(program, &self.options)?);
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            firmware::configure(&machine);
+            (self.body)(&machine);
+        }));
+        outcome.map_err(|_| machine.account().into())
+    }
+}

@@ -1,0 +1,306 @@
+//! What the unit has cached it uses, until the driver's invalidation, and not after it.
+//!
+//! Each case first shows the stale use, by a change that the unit is not told of: if QEMU did not cache, or the driver's
+//! invalidation did nothing, the case would fail.
+
+use crate::case::{Case, Setting};
+use addr::{DomainId, HostPhys, Iova, PAGE_SIZE, PageSize};
+use paging::Permissions;
+use qtest::memory::HIGH_MEMORY;
+use qtest::tables::context_entry;
+use qtest::{Bench, Space};
+use vtd::{IotlbInvalidation, Levels};
+
+const READ_WRITE: Permissions = Permissions::READ_WRITE;
+/// "No write permission in the second stage", and "context entry not present".
+const NO_WRITE: u8 = 0x05;
+const NO_CONTEXT: u8 = 0x02;
+const IOVA: u64 = 0x2468_a000;
+
+const SETTINGS: [Setting; 3] = [
+    Setting { width: 39, levels: Levels::Three, caching: false },
+    Setting { width: 48, levels: Levels::Four, caching: false },
+    Setting { width: 48, levels: Levels::Four, caching: true },
+];
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for setting in SETTINGS {
+        for size in PageSize::LARGEST_FIRST {
+            let name = format!("a page of {} KiB that is unmapped", size.bytes() >> 10);
+            cases.push(setting.case(&format!("stale: {name}"), move |bench| unmapped(bench, size)));
+        }
+        let mut case = |name: &str, body: fn(&mut Bench)| {
+            cases.push(setting.case(&format!("stale: {name}"), body));
+        };
+        case("a page that moves", moved);
+        case("a permission that is taken", lowered);
+        case("a permission that is given", raised);
+        case("a context entry that leads elsewhere", redirected);
+        case("a context entry that is cleared", withdrawn);
+        case("a device that changes its space", changed_space);
+        case("a domain id that is used again", reused);
+        case("a space of two devices", shared);
+    }
+    let mut case = |name: &str, body: fn(&mut Bench)| {
+        cases.push(SETTINGS[1].case(&format!("stale: {name}"), body));
+    };
+    case("one domain goes, the other stays cached", domain_only);
+    case("a range goes, what is far from it stays cached", range_only);
+    case("every range of 8 pages", every_range);
+    case("more translations than the unit can cache", too_many);
+    cases
+}
+
+/// A space of the first edu with one page.
+fn one_page(bench: &mut Bench) -> (Space, HostPhys) {
+    let mut space = bench.preferred_space();
+    let page = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    bench.assign(bench.edus[0].bdf(), &space);
+    bench.map(&mut space, IOVA, page, PAGE_SIZE, READ_WRITE);
+    (space, page)
+}
+
+/// The first edu's write is translated by what the unit has cached of the page, and by nothing else.
+fn hits(bench: &mut Bench, iova: u64, host: HostPhys) {
+    let events = bench.expect_write(0, iova, host).events;
+    assert_eq!((events.count("vtd_iotlb_page_hit"), events.count("vtd_iotlb_page_update")), (1, 0));
+}
+
+/// The first edu's write is translated by a walk.
+fn misses(bench: &mut Bench, iova: u64, host: HostPhys) {
+    let events = bench.expect_write(0, iova, host).events;
+    assert_eq!((events.count("vtd_iotlb_page_hit"), events.count("vtd_iotlb_page_update")), (0, 1));
+}
+
+fn unmapped(bench: &mut Bench, size: PageSize) {
+    let mut space = bench.preferred_space();
+    bench.assign(bench.edus[0].bdf(), &space);
+    let host = HostPhys::new(HIGH_MEMORY.start);
+    let (iova, bytes) = (size.bytes() * 7, size.bytes());
+    bench.map(&mut space, iova, host, bytes, READ_WRITE);
+    bench.machine.events();
+    misses(bench, iova, host);
+
+    let freed = bench.memory.freed();
+    let flush = bench.unmap_only(&mut space, iova, bytes);
+    hits(bench, iova, host);
+    assert_eq!(bench.memory.freed(), freed, "tables that the unit may still walk are kept");
+    let detached = flush.detached_tables();
+    bench.flush(&space, flush);
+    bench.expect_no_write(0, iova, host, NO_WRITE);
+    assert_eq!(bench.memory.freed(), freed + detached);
+}
+
+fn moved(bench: &mut Bench) {
+    let (mut space, old) = one_page(bench);
+    bench.expect_write(0, IOVA, old);
+    let new = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    let mut flush = bench.unmap_only(&mut space, IOVA, PAGE_SIZE);
+    let added = bench.map_only(&mut space, IOVA, new, PAGE_SIZE, READ_WRITE);
+    flush.join(added, &mut bench.memory).expect("one table");
+    hits(bench, IOVA, old);
+    bench.flush(&space, flush);
+    misses(bench, IOVA, new);
+}
+
+fn lowered(bench: &mut Bench) {
+    let (mut space, page) = one_page(bench);
+    bench.expect_write(0, IOVA, page);
+    let mut flush = bench.unmap_only(&mut space, IOVA, PAGE_SIZE);
+    let added = bench.map_only(&mut space, IOVA, page, PAGE_SIZE, Permissions::READ);
+    flush.join(added, &mut bench.memory).expect("one table");
+    hits(bench, IOVA, page);
+    bench.flush(&space, flush);
+    bench.expect_no_write(0, IOVA, page, NO_WRITE);
+}
+
+fn raised(bench: &mut Bench) {
+    let (mut space, page) = one_page(bench);
+    bench.unmap(&mut space, IOVA, PAGE_SIZE);
+    bench.map(&mut space, IOVA, page, PAGE_SIZE, Permissions::READ);
+    bench.edus[0].read(Iova::new(IOVA));
+    let mut flush = bench.unmap_only(&mut space, IOVA, PAGE_SIZE);
+    let added = bench.map_only(&mut space, IOVA, page, PAGE_SIZE, READ_WRITE);
+    flush.join(added, &mut bench.memory).expect("one table");
+    // The write is refused by the entry in the cache. Hardware would report that; QEMU does not.
+    let before = bench.at(page, 0);
+    bench.edus[0].write(Iova::new(IOVA));
+    assert_eq!(bench.at(page, 0), before);
+    bench.flush(&space, flush);
+    bench.outcome();
+    misses(bench, IOVA, page);
+}
+
+fn redirected(bench: &mut Bench) {
+    let (space, old) = one_page(bench);
+    let mut other = bench.preferred_space();
+    let new = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    bench.map(&mut other, IOVA, new, PAGE_SIZE, READ_WRITE);
+    bench.expect_write(0, IOVA, old);
+
+    // Only the root of the table changes in the entry, by one store, and nobody is told.
+    let entry = context_entry(bench, bench.edus[0].bdf());
+    let low = bench.memory.load(entry);
+    bench.memory.store(entry, low & 0xfff | other.table.root().as_u64());
+    hits(bench, IOVA, old);
+    // Without the translations, the unit walks the old table from the context entry that it has cached.
+    bench.unit.invalidate_iotlb(&mut bench.memory, [IotlbInvalidation::Global]).expect("it completes");
+    misses(bench, IOVA, old);
+    // The driver's way: the entry goes, then what is cached of it, and all of its domain.
+    bench.memory.store(entry, low);
+    bench.assign(bench.edus[0].bdf(), &other);
+    misses(bench, IOVA, new);
+    bench.assign(bench.edus[0].bdf(), &space);
+    misses(bench, IOVA, old);
+}
+
+fn withdrawn(bench: &mut Bench) {
+    let (_, page) = one_page(bench);
+    bench.expect_write(0, IOVA, page);
+    let source = bench.edus[0].bdf();
+    let entry = context_entry(bench, source);
+    let low = bench.memory.load(entry);
+    bench.memory.store(entry, 0);
+    hits(bench, IOVA, page);
+    bench.unit.invalidate_iotlb(&mut bench.memory, [IotlbInvalidation::Global]).expect("it completes");
+    misses(bench, IOVA, page);
+    bench.memory.store(entry, low);
+    bench.clear(source);
+    bench.expect_no_write(0, IOVA, page, NO_CONTEXT);
+    assert_eq!(bench.unit.assignment(&bench.memory, source), None);
+}
+
+fn changed_space(bench: &mut Bench) {
+    let mut pages = Vec::new();
+    let source = bench.edus[0].bdf();
+    for _ in 0..4 {
+        let mut space = bench.preferred_space();
+        let page = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+        bench.map(&mut space, IOVA, page, PAGE_SIZE, READ_WRITE);
+        pages.push((space, page));
+    }
+    for _ in 0..3 {
+        for (space, page) in &pages {
+            bench.assign(source, space);
+            assert_eq!(bench.unit.assignment(&bench.memory, source), Some((space.domain, space.table.root())));
+            misses(bench, IOVA, *page);
+            hits(bench, IOVA, *page);
+        }
+    }
+}
+
+fn reused(bench: &mut Bench) {
+    let (space, old) = one_page(bench);
+    let source = bench.edus[0].bdf();
+    bench.expect_write(0, IOVA, old);
+    bench.clear(source);
+    let mut next = Space { domain: space.domain, ..bench.preferred_space() };
+    let new = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    bench.map(&mut next, IOVA, new, PAGE_SIZE, READ_WRITE);
+    bench.assign(source, &next);
+    misses(bench, IOVA, new);
+}
+
+fn shared(bench: &mut Bench) {
+    let (mut space, page) = one_page(bench);
+    bench.assign(bench.edus[1].bdf(), &space);
+    bench.expect_write(0, IOVA, page);
+    bench.expect_write(1, IOVA, page);
+    let flush = bench.unmap_only(&mut space, IOVA, PAGE_SIZE);
+    bench.expect_write(0, IOVA, page);
+    bench.expect_write(1, IOVA, page);
+    bench.flush(&space, flush);
+    bench.expect_no_write(0, IOVA, page, NO_WRITE);
+    bench.expect_no_write(1, IOVA, page, NO_WRITE);
+    // One of them goes; the other stays.
+    bench.map(&mut space, IOVA, page, PAGE_SIZE, READ_WRITE);
+    bench.expect_write(1, IOVA, page);
+    bench.clear(bench.edus[1].bdf());
+    bench.expect_no_write(1, IOVA, page, NO_CONTEXT);
+    bench.expect_write(0, IOVA, page);
+}
+
+fn domain_only(bench: &mut Bench) {
+    let (first, page) = one_page(bench);
+    let mut second = bench.preferred_space();
+    let other = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    bench.assign(bench.edus[1].bdf(), &second);
+    bench.map(&mut second, IOVA, other, PAGE_SIZE, READ_WRITE);
+    let kept = |bench: &mut Bench, domain: DomainId| {
+        bench.expect_write(0, IOVA, page);
+        bench.expect_write(1, IOVA, other);
+        bench.unit.invalidate_iotlb(&mut bench.memory, [IotlbInvalidation::Domain(domain)]).expect("it completes");
+        bench.machine.events();
+        [(0, page), (1, other)]
+            .map(|(edu, host)| bench.expect_write(edu, IOVA, host).events.count("vtd_iotlb_page_hit"))
+    };
+    assert_eq!(kept(bench, first.domain), [0, 1]);
+    assert_eq!(kept(bench, second.domain), [1, 0]);
+    assert_eq!(kept(bench, DomainId(0x7fff)), [1, 1]);
+}
+
+/// A space of the first edu with so many pages, from an address that is aligned to more.
+fn pages(bench: &mut Bench, count: u64) -> (Space, u64) {
+    let mut space = bench.preferred_space();
+    let host = bench.memory.take_pages(count * PAGE_SIZE, PAGE_SIZE);
+    bench.assign(bench.edus[0].bdf(), &space);
+    bench.map(&mut space, 0x4000_0000, host, count * PAGE_SIZE, READ_WRITE);
+    (space, host.as_u64())
+}
+
+fn range_only(bench: &mut Bench) {
+    let (mut space, host) = pages(bench, 64);
+    let place = |page| (0x4000_0000 + page * PAGE_SIZE, HostPhys::new(host + page * PAGE_SIZE));
+    for page in 0..64 {
+        bench.expect_write(0, place(page).0, place(page).1);
+    }
+    // The smallest aligned block that covers pages 19 to 28 is 16 to 31.
+    bench.unmap(&mut space, place(19).0, 10 * PAGE_SIZE);
+    for page in 0..64 {
+        let (iova, host) = place(page);
+        match page {
+            19..29 => drop(bench.expect_no_write(0, iova, host, NO_WRITE)),
+            16..32 => misses(bench, iova, host),
+            _ => hits(bench, iova, host),
+        }
+    }
+}
+
+fn every_range(bench: &mut Bench) {
+    let (mut space, host) = pages(bench, 8);
+    let place = |page| (0x4000_0000 + page * PAGE_SIZE, HostPhys::new(host + page * PAGE_SIZE));
+    for start in 0..8 {
+        for end in start + 1..=8 {
+            for page in 0..8 {
+                bench.expect_write(0, place(page).0, place(page).1);
+            }
+            bench.unmap(&mut space, place(start).0, (end - start) * PAGE_SIZE);
+            for page in 0..8 {
+                let (iova, host) = place(page);
+                if (start..end).contains(&page) {
+                    bench.expect_no_write(0, iova, host, NO_WRITE);
+                } else {
+                    bench.expect_write(0, iova, host);
+                }
+            }
+            bench.map(&mut space, place(start).0, place(start).1, (end - start) * PAGE_SIZE, READ_WRITE);
+        }
+    }
+}
+
+fn too_many(bench: &mut Bench) {
+    // QEMU's IOTLB has 1024 entries, and forgets all of them when it is full.
+    const COUNT: u64 = 1100;
+    let (mut space, host) = pages(bench, COUNT);
+    let place = |page| (0x4000_0000 + page * PAGE_SIZE, HostPhys::new(host + page * PAGE_SIZE));
+    let mut resets = 0;
+    for page in 0..COUNT {
+        resets += bench.expect_write(0, place(page).0, place(page).1).events.count("vtd_iotlb_reset");
+    }
+    assert_eq!(resets, 1);
+    bench.unmap(&mut space, place(0).0, COUNT * PAGE_SIZE);
+    for page in [0, 1, 511, 512, 1023, 1024, COUNT - 1] {
+        bench.expect_no_write(0, place(page).0, place(page).1, NO_WRITE);
+    }
+}
