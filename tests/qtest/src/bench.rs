@@ -1,7 +1,7 @@
 //! The driver at work on a machine: what a test asks of it in one call.
 
 use crate::edu::Edu;
-use crate::glue::{WallClock, Window};
+use crate::glue::{Hidden, WallClock, Window};
 use crate::machine::Machine;
 use crate::memory::Memory;
 use crate::trace::Events;
@@ -54,11 +54,16 @@ pub const CONFIGURATION: Configuration =
 impl Bench {
     /// A machine with its unit as QEMU starts it, and filled edu devices.
     pub fn new(machine: &Machine) -> Self {
+        Self::hiding(machine, Hidden::default())
+    }
+
+    /// The same, where the driver is not shown all that the unit can do.
+    pub fn hiding(machine: &Machine, hidden: Hidden) -> Self {
         let mut memory = Memory::new(machine.clone());
         let edus = Edu::on(machine, 0);
         let page = memory.take_pages(PAGE_SIZE, PAGE_SIZE);
         edus.iter().for_each(|edu| edu.fill_buffer(page));
-        let unit = Unit::probe(Window(machine.clone()), WallClock::default()).expect("the unit answers");
+        let unit = Unit::probe(Window::new(machine, hidden), WallClock::default()).expect("the unit answers");
         // What QEMU's own start has left in the trace is nobody's.
         machine.events();
         Self { machine: machine.clone(), memory, unit, edus, next_domain: 1 }
@@ -71,9 +76,18 @@ impl Bench {
         bench
     }
 
+    /// The same, where the driver is not shown all that the unit can do; without interrupt remapping if it is not shown.
+    pub fn up_hiding(machine: &Machine, hidden: Hidden) -> Self {
+        let mut bench = Self::hiding(machine, hidden);
+        let remaps = bench.unit.capabilities().interrupt_remapping();
+        let interrupt_entries = CONFIGURATION.interrupt_entries.filter(|_| remaps);
+        bench.bring_up(&Configuration { interrupt_entries, ..CONFIGURATION });
+        bench
+    }
+
     /// Forgets the driver, as when another kernel comes: the unit stays as it is, and so does the memory.
     pub fn probe_again(&mut self) {
-        self.unit = Unit::probe(Window(self.machine.clone()), WallClock::default()).expect("the unit answers");
+        self.unit = Unit::probe(self.unit.registers().clone(), WallClock::default()).expect("the unit answers");
     }
 
     /// Brings the unit up.

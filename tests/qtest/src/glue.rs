@@ -10,25 +10,54 @@ use vtd::{Clock, DmaMemory, Registers};
 /// Where q35 has its remapping unit.
 pub const UNIT: u64 = 0xfed9_0000;
 
+/// CAP_REG and ECAP_REG.
+const CAP: u16 = 0x08;
+const ECAP: u16 = 0x10;
+
+/// Capabilities that the unit has and the driver is not shown: so it does without them, on a unit that would show if
+/// that were not right.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Hidden {
+    /// Bits of CAP_REG.
+    pub cap: u64,
+    /// Bits of ECAP_REG.
+    pub ecap: u64,
+}
+
 /// The register window of the machine's unit.
 #[derive(Clone, Debug)]
-pub struct Window(pub Machine);
+pub struct Window {
+    machine: Machine,
+    hidden: Hidden,
+}
+
+impl Window {
+    /// The window of the machine's unit, less what is hidden.
+    pub fn new(machine: &Machine, hidden: Hidden) -> Self {
+        Self { machine: machine.clone(), hidden }
+    }
+}
 
 impl Registers for Window {
     fn read32(&self, offset: u16) -> u32 {
-        self.0.read32(UNIT + u64::from(offset))
+        self.machine.read32(UNIT + u64::from(offset))
     }
 
     fn read64(&self, offset: u16) -> u64 {
-        self.0.read64(UNIT + u64::from(offset))
+        let hidden = match offset {
+            CAP => self.hidden.cap,
+            ECAP => self.hidden.ecap,
+            _ => 0,
+        };
+        self.machine.read64(UNIT + u64::from(offset)) & !hidden
     }
 
     fn write32(&mut self, offset: u16, value: u32) {
-        self.0.write32(UNIT + u64::from(offset), value);
+        self.machine.write32(UNIT + u64::from(offset), value);
     }
 
     fn write64(&mut self, offset: u16, value: u64) {
-        self.0.write64(UNIT + u64::from(offset), value);
+        self.machine.write64(UNIT + u64::from(offset), value);
     }
 }
 

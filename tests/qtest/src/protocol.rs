@@ -62,6 +62,8 @@ impl std::error::Error for ProtocolError {}
 pub struct Client {
     stream: UnixStream,
     timeout: Duration,
+    /// Whether the socket knows the timeout.
+    bounded: bool,
     /// What was read and is no whole line yet.
     pending: Vec<u8>,
     history: VecDeque<String>,
@@ -71,7 +73,7 @@ pub struct Client {
 impl Client {
     /// A client that waits at most `timeout` for an answer.
     pub fn new(stream: UnixStream, timeout: Duration) -> Self {
-        Self { stream, timeout, pending: Vec::new(), history: VecDeque::new(), commands: 0 }
+        Self { stream, timeout, bounded: false, pending: Vec::new(), history: VecDeque::new(), commands: 0 }
     }
 
     /// How many commands were sent.
@@ -108,7 +110,11 @@ impl Client {
     fn exchange(&mut self, command: &str, shown: &str) -> Result<String, ProtocolError> {
         let deadline = Instant::now() + self.timeout;
         let socket = |error| ProtocolError::Socket { command: shown.into(), error };
-        self.stream.set_write_timeout(Some(self.timeout)).map_err(socket)?;
+        if !self.bounded {
+            self.stream.set_write_timeout(Some(self.timeout)).map_err(socket)?;
+            self.stream.set_read_timeout(Some(self.timeout)).map_err(socket)?;
+            self.bounded = true;
+        }
         self.stream.write_all(format!("{command}\n").as_bytes()).map_err(socket)?;
         loop {
             let line = self.line(shown, deadline)?;
@@ -134,20 +140,18 @@ impl Client {
             if self.pending.len() > MAXIMUM_ANSWER {
                 return Err(ProtocolError::Answer { command: shown.into(), answer: "a line without an end".into() });
             }
-            // A peer that sends a byte now and then must not keep this going: the deadline is one for the whole line.
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            // One read is bounded by the socket. A peer that sends a byte now and then must not keep this going: the
+            // deadline is one for the whole answer, which takes twice the time at most.
+            if Instant::now() >= deadline {
                 return Err(ProtocolError::Timeout { command: shown.into() });
             }
-            let socket = |error| ProtocolError::Socket { command: shown.into(), error };
-            self.stream.set_read_timeout(Some(left)).map_err(socket)?;
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Err(ProtocolError::Closed { command: shown.into() }),
                 Ok(count) => self.pending.extend_from_slice(&chunk[..count]),
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(socket(error)),
+                Err(error) => return Err(ProtocolError::Socket { command: shown.into(), error }),
             }
         }
     }

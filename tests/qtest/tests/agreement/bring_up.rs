@@ -4,7 +4,7 @@ use crate::case::Case;
 use addr::{ApicId, PAGE_SIZE, Vector};
 use paging::Permissions;
 use qtest::bench::CONFIGURATION;
-use qtest::glue::{WallClock, Window};
+use qtest::glue::{Hidden, WallClock, Window};
 use qtest::{Bench, Machine};
 use vtd::{Configuration, DestinationMode, Error, Global, Levels, Route, Trigger, Unit};
 
@@ -45,7 +45,8 @@ pub fn cases() -> Vec<Case> {
 }
 
 fn no_unit(machine: &Machine) {
-    let outcome = Unit::probe(Window(machine.clone()), WallClock::default()).map(|unit| unit.capabilities());
+    let outcome =
+        Unit::probe(Window::new(machine, Hidden::default()), WallClock::default()).map(|unit| unit.capabilities());
     assert!(matches!(outcome, Err(Error::Absent { .. } | Error::Unsupported { .. })), "{outcome:?}");
 }
 

@@ -1,6 +1,7 @@
 //! What a case is, and how one runs.
 
 use libtest_mimic::Failed;
+use qtest::glue::Hidden;
 use qtest::{Bench, Machine, Options, Program, Qemu, Version, firmware};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use vtd::Levels;
@@ -27,22 +28,41 @@ pub struct Setting {
     /// Whether CAP.CM is set. QEMU caches no entry that is not present; what this judges is that the driver's further
     /// invalidations are well-formed, and that nothing depends on their absence.
     pub caching: bool,
+    hidden: Hidden,
+    /// What is hidden, in words.
+    pub without: &'static str,
 }
 
-/// All of them: of a 48-bit unit, tables of 3 levels too.
-pub const LEGACY: [Setting; 6] = {
-    const fn setting(width: u32, levels: Levels, caching: bool) -> Setting {
-        Setting { width, levels, caching }
+impl Setting {
+    /// A unit that shows all that it has.
+    pub const fn new(width: u32, levels: Levels, caching: bool) -> Self {
+        Self { width, levels, caching, hidden: Hidden { cap: 0, ecap: 0 }, without: "" }
     }
-    [
-        setting(39, Levels::Three, false),
-        setting(39, Levels::Three, true),
-        setting(48, Levels::Three, false),
-        setting(48, Levels::Three, true),
-        setting(48, Levels::Four, false),
-        setting(48, Levels::Four, true),
-    ]
-};
+
+    /// A 48-bit unit of which the driver is not shown some bits of CAP_REG and ECAP_REG.
+    pub const fn without(what: &'static str, cap: u64, ecap: u64) -> Self {
+        Self { hidden: Hidden { cap, ecap }, without: what, ..Self::new(48, Levels::Four, false) }
+    }
+}
+
+/// The ways to which every kind of translation is put: of a 48-bit unit, tables of 3 levels too.
+pub const LEGACY: [Setting; 6] = [
+    Setting::new(39, Levels::Three, false),
+    Setting::new(39, Levels::Three, true),
+    Setting::new(48, Levels::Three, false),
+    Setting::new(48, Levels::Three, true),
+    Setting::new(48, Levels::Four, false),
+    Setting::new(48, Levels::Four, true),
+];
+
+/// ECAP.QI and with it ECAP.IR, CAP.PSI, CAP.MAMV, CAP.SLLPS.
+pub const NO_QUEUE: Setting = Setting::without("queued invalidation", 0, 1 << 1 | 1 << 3);
+/// Domains only.
+pub const NO_PAGES: Setting = Setting::without("page-selective invalidation", 1 << 39, 0);
+/// One page at a time, or a domain.
+pub const NO_MASK: Setting = Setting::without("address masks", 0x3f << 48, 0);
+/// 4 KiB pages only.
+pub const NO_LARGE: Setting = Setting::without("large pages", 0xf << 34, 0);
 
 impl Setting {
     /// The first address that a table does not translate.
@@ -54,8 +74,9 @@ impl Setting {
     pub fn case(self, name: &str, body: impl Fn(&mut Bench) + Send + 'static) -> Case {
         let caching = if self.caching { "on" } else { "off" };
         let iommu = format!("aw-bits={},caching-mode={caching}", self.width);
-        Case::new(format!("{name} ({} levels, {iommu})", self.levels.count()), &iommu, move |machine| {
-            body(&mut Bench::up(machine));
+        let without = if self.without.is_empty() { "".into() } else { format!(", without {}", self.without) };
+        Case::new(format!("{name} ({} levels, {iommu}{without})", self.levels.count()), &iommu, move |machine| {
+            body(&mut Bench::up_hiding(machine, self.hidden));
         })
     }
 }

@@ -8,6 +8,7 @@ mod case;
 mod faults;
 mod interrupts;
 mod queue;
+mod random;
 mod second_stage;
 mod stale;
 
@@ -26,6 +27,7 @@ fn main() {
             queue::cases(),
             interrupts::cases(),
             bridges::cases(),
+            random::cases(),
         ];
         groups.into_iter().flatten()
     };
