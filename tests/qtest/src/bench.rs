@@ -7,7 +7,10 @@ use crate::memory::Memory;
 use crate::trace::Events;
 use addr::{Bdf, DomainId, HostPhys, Iova, PAGE_SIZE};
 use paging::{Flush, PageTable, Permissions, SecondStage, SecondStageAttributes};
-use vtd::{Configuration, DestinationMode, FaultDrain, FaultKind, FaultReason, FaultRecord, HandleBlock, Levels, Unit};
+use vtd::{
+    Configuration, DestinationMode, FaultDrain, FaultKind, FaultReason, FaultRecord, HandleBlock, Handover, Levels,
+    Platform, Unit,
+};
 
 /// A machine, its unit in the driver's hands, and its edu devices.
 #[derive(Debug)]
@@ -48,8 +51,13 @@ pub struct Outcome {
 }
 
 /// The configuration that most tests want.
-pub const CONFIGURATION: Configuration =
-    Configuration { interrupt_entries: Some(256), destination_mode: DestinationMode::XApic, fault_interrupt: None };
+pub const CONFIGURATION: Configuration = Configuration {
+    interrupt_entries: Some(256),
+    destination_mode: DestinationMode::XApic,
+    fault_interrupt: None,
+    handover: Handover::TakeOver,
+    platform: Platform { dma_control_opt_in: false, x2apic_opt_out: false },
+};
 
 impl Bench {
     /// A machine with its unit as QEMU starts it, and filled edu devices.
