@@ -240,7 +240,11 @@ impl Unit {
         let beyond = configuration.beyond_host_width();
         let mut reserved = [0xc20 | beyond, 0xffff_ffff_fe7f_0000, 0xf02 | beyond, !0, !0, !0, !0, !0];
         if !configuration.second_stage {
-            reserved[0] |= 0x1c | 1 << 9 | !0xfff;
+            reserved[0] |= 1 << 9 | !0xfff;
+            // Units of one stage that report widths all the same take AW, and QEMU's bounds the first stage by it.
+            if configuration.sagaw == 0 {
+                reserved[0] |= 0x1c;
+            }
         }
         if !configuration.second_stage_accessed_dirty {
             reserved[0] |= 1 << 9;

@@ -83,7 +83,7 @@ impl Translation {
             Self::FirstStage { table, levels } => {
                 check_first_stage(capabilities, levels)?;
                 check_table(table)?;
-                Ok(PasidEntry::first_stage(table, levels, common))
+                Ok(PasidEntry::first_stage(table, levels, capabilities.second_stage_levels(), common))
             }
             Self::Nested { first, first_levels, second, second_levels } => {
                 need(capabilities.nested_translation(), "nested translation (ECAP.NEST)")?;

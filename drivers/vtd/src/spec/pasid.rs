@@ -125,9 +125,18 @@ impl PasidEntry {
         Self::new(Self::second_stage_fields(table, levels), SECOND_STAGE, common, 0)
     }
 
-    /// First stage only, by the table at `table` of four or five levels.
-    pub const fn first_stage(table: HostPhys, levels: Levels, common: Common) -> Self {
-        Self::new(0, FIRST_STAGE, common, Self::first_stage_fields(table, levels))
+    /// First stage only, by the table at `table` of four or five levels. AW is the second stage's and ignored by hardware;
+    /// some emulated units bound the first stage's addresses by it. `width` is what to write there: the unit's own in the
+    /// second stage, `None` where it has no second stage at all (CAP.SAGAW = 0).
+    pub const fn first_stage(table: HostPhys, levels: Levels, width: Option<Levels>, common: Common) -> Self {
+        Self::new(Self::address_width(width), FIRST_STAGE, common, Self::first_stage_fields(table, levels))
+    }
+
+    const fn address_width(levels: Option<Levels>) -> u64 {
+        match levels {
+            Some(levels) => (levels.address_width_field() as u64) << 2,
+            None => 0,
+        }
     }
 
     /// First stage by the table at `first`, an address of the second stage, and second stage by the table at `second`.
@@ -145,11 +154,7 @@ impl PasidEntry {
     /// Pass-through. `levels` is ignored by hardware that follows the specification and looked at by some emulated
     /// units; `None` where the field is reserved (ECAP.SSTS = 0).
     pub const fn pass_through(levels: Option<Levels>, common: Common) -> Self {
-        let word0 = match levels {
-            Some(levels) => (levels.address_width_field() as u64) << 2,
-            None => 0,
-        };
-        Self::new(word0, PASS_THROUGH, common, 0)
+        Self::new(Self::address_width(levels), PASS_THROUGH, common, 0)
     }
 
     /// P: whether hardware uses the entry.
@@ -229,12 +234,13 @@ mod tests {
 
     #[test]
     fn first_stage_entries_leave_the_second_stage_fields_0() {
-        let entry = PasidEntry::first_stage(TABLE, Levels::Four, PLAIN);
+        let entry = PasidEntry::first_stage(TABLE, Levels::Four, None, PLAIN);
         assert_eq!(entry.words, [0x41, 0xabcd, 0x1234_5000, 0, 0, 0, 0, 0]);
         assert_eq!((entry.first_stage_table(), entry.first_stage_levels()), (0x1234_5000, Some(Levels::Four)));
-        let entry = PasidEntry::first_stage(TABLE, Levels::Five, SNOOPED);
+        let entry = PasidEntry::first_stage(TABLE, Levels::Five, None, SNOOPED);
         assert_eq!(entry.words, [0x41, 0x180_0001, 0x1234_5004, 0, 0, 0, 0, 0]);
         assert_eq!(entry.first_stage_levels(), Some(Levels::Five));
+        assert_eq!(PasidEntry::first_stage(TABLE, Levels::Four, Some(Levels::Four), PLAIN).words[0], 0x49);
         assert_eq!(PasidEntry { words: [1, 0, 8, 0, 0, 0, 0, 0] }.first_stage_levels(), None);
     }
 
