@@ -4,12 +4,13 @@ use crate::edu::Edu;
 use crate::glue::{Hidden, WallClock, Window};
 use crate::machine::Machine;
 use crate::memory::Memory;
+use crate::space::{Mode, Space};
 use crate::trace::Events;
-use addr::{Bdf, DomainId, HostPhys, Iova, PAGE_SIZE};
-use paging::{Flush, PageTable, Permissions, SecondStage, SecondStageAttributes};
+use addr::{Bdf, DomainId, HostPhys, Iova, PAGE_SIZE, PageSize};
+use paging::{Flush, Invalidation, Permissions};
 use vtd::{
-    Configuration, DestinationMode, FaultDrain, FaultKind, FaultReason, FaultRecord, HandleBlock, Handover, Levels,
-    Platform, Unit,
+    Configuration, DestinationMode, FaultDrain, FaultKind, FaultReason, FaultRecord, HandleBlock, Handover,
+    IotlbInvalidated, Levels, Pasid, Platform, Translation, Unit,
 };
 
 /// A machine, its unit in the driver's hands, and its edu devices.
@@ -23,20 +24,9 @@ pub struct Bench {
     pub unit: Unit<Window, WallClock>,
     /// The edu devices on the root bus, in the order of their numbers.
     pub edus: Vec<Edu>,
+    /// In which mode it is, or will be brought up.
+    pub mode: Mode,
     next_domain: u16,
-}
-
-/// A second-stage table, and the domain id under which it is cached.
-#[derive(Debug)]
-pub struct Space {
-    /// The table.
-    pub table: PageTable<SecondStage>,
-    /// The id.
-    pub domain: DomainId,
-    /// How many levels the table has.
-    pub levels: Levels,
-    /// What its leaves say beside permissions.
-    pub attributes: SecondStageAttributes,
 }
 
 /// What has happened since the last look: what the driver drained, and what QEMU wrote down.
@@ -49,6 +39,32 @@ pub struct Outcome {
     /// QEMU's events.
     pub events: Events,
 }
+
+/// Why QEMU refuses what most tests try.
+///
+/// In scalable mode hardware would say 0x39 and 0x41 of missing root and context entries, and 0x79 of what the second stage
+/// does not permit. QEMU gives the codes of legacy mode, so there the number is no proof of anything; that something
+/// was refused, of whom and at which address, is.
+#[derive(Clone, Copy, Debug)]
+pub struct Reasons {
+    /// No root entry for the bus.
+    pub no_root: u8,
+    /// No context entry for the device.
+    pub no_context: u8,
+    /// A write where nothing is mapped.
+    pub no_write: u8,
+    /// A read where nothing is mapped.
+    pub no_read: u8,
+    /// A write where something may only be read.
+    pub read_only: u8,
+    /// An address beyond the table.
+    pub beyond: u8,
+}
+
+const LEGACY_REASONS: Reasons =
+    Reasons { no_root: 0x01, no_context: 0x02, no_write: 0x05, no_read: 0x06, read_only: 0x05, beyond: 0x04 };
+const FIRST_STAGE_REASONS: Reasons =
+    Reasons { no_write: 0x71, no_read: 0x71, read_only: 0x85, beyond: 0x80, ..LEGACY_REASONS };
 
 /// The configuration that most tests want.
 pub const CONFIGURATION: Configuration = Configuration {
@@ -74,7 +90,7 @@ impl Bench {
         let unit = Unit::probe(Window::new(machine, hidden), WallClock::default()).expect("the unit answers");
         // What QEMU's own start has left in the trace is nobody's.
         machine.events();
-        Self { machine: machine.clone(), memory, unit, edus, next_domain: 1 }
+        Self { machine: machine.clone(), memory, unit, edus, mode: Mode::Legacy, next_domain: 1 }
     }
 
     /// And the unit brought up.
@@ -84,9 +100,11 @@ impl Bench {
         bench
     }
 
-    /// The same, where the driver is not shown all that the unit can do; without interrupt remapping if it is not shown.
-    pub fn up_hiding(machine: &Machine, hidden: Hidden) -> Self {
+    /// The same in another mode, and where the driver is not shown all that the unit can do; without interrupt remapping if
+    /// it is not shown.
+    pub fn up_in(machine: &Machine, mode: Mode, hidden: Hidden) -> Self {
         let mut bench = Self::hiding(machine, hidden);
+        bench.mode = mode;
         let remaps = bench.unit.capabilities().interrupt_remapping();
         let interrupt_entries = CONFIGURATION.interrupt_entries.filter(|_| remaps);
         bench.bring_up(&Configuration { interrupt_entries, ..CONFIGURATION });
@@ -100,27 +118,40 @@ impl Bench {
 
     /// Brings the unit up.
     pub fn bring_up(&mut self, configuration: &Configuration) {
+        if self.mode != Mode::Legacy {
+            self.unit.use_scalable_mode(Pasid::ZERO).expect("the unit has scalable mode");
+        }
         self.unit.bring_up(&mut self.memory, configuration).expect("the unit is brought up");
     }
 
     /// An empty address space with a domain id of its own.
     pub fn space(&mut self, levels: Levels) -> Space {
-        let largest = self.unit.capabilities().largest_page();
-        let table = PageTable::new(levels.count(), largest, &mut self.memory).expect("memory for a table");
+        let largest = match self.mode {
+            Mode::ScalableFirst => PageSize::Size1G,
+            _ => self.unit.capabilities().largest_page(),
+        };
         let domain = DomainId(self.next_domain);
         self.next_domain += 1;
-        Space { table, domain, levels, attributes: SecondStageAttributes::default() }
+        Space::new(self.mode, levels, largest, domain, &mut self.memory)
     }
 
-    /// An empty address space of as many levels as the driver prefers.
+    /// An empty address space of as many levels as the driver prefers; of the first stage always 4.
     pub fn preferred_space(&mut self) -> Space {
-        let levels = self.unit.capabilities().second_stage_levels().expect("the unit has a second stage");
-        self.space(levels)
+        let levels = match self.mode {
+            Mode::ScalableFirst => Some(Levels::Four),
+            _ => self.unit.capabilities().second_stage_levels(),
+        };
+        self.space(levels.expect("the unit has a second stage"))
     }
 
     /// Gives a device an address space.
     pub fn assign(&mut self, source: Bdf, space: &Space) {
-        let outcome = self.unit.assign(&mut self.memory, source, space.domain, space.table.root(), space.levels);
+        let (memory, table, levels) = (&mut self.memory, space.root(), space.levels);
+        let outcome = if space.is_first_stage() {
+            self.unit.attach(memory, source, None, space.domain, Translation::FirstStage { table, levels })
+        } else {
+            self.unit.assign(memory, source, space.domain, table, levels)
+        };
         outcome.expect("the device is assigned");
     }
 
@@ -144,8 +175,7 @@ impl Bench {
         bytes: u64,
         permissions: Permissions,
     ) -> Flush<Iova> {
-        let outcome = space.table.map(&mut self.memory, Iova::new(iova), host, bytes, permissions, space.attributes);
-        outcome.expect("the range can be mapped")
+        space.map(&mut self.memory, Iova::new(iova), host, bytes, permissions).expect("the range can be mapped")
     }
 
     /// Unmaps, and lets the unit know.
@@ -156,14 +186,34 @@ impl Bench {
 
     /// Unmaps, and leaves the unit as it is.
     pub fn unmap_only(&mut self, space: &mut Space, iova: u64, bytes: u64) -> Flush<Iova> {
-        space.table.unmap(&mut self.memory, Iova::new(iova), bytes).expect("the range can be unmapped")
+        space.unmap(&mut self.memory, Iova::new(iova), bytes).expect("the range can be unmapped")
     }
 
     /// Lets the unit know of a change.
     pub fn flush(&mut self, space: &Space, flush: Flush<Iova>) {
         let Some(change) = flush.invalidation() else { return };
-        let proof = self.unit.invalidate(&mut self.memory, space.domain, change).expect("the invalidation completes");
+        let proof = self.invalidate(space, change).expect("the invalidation completes");
         flush.complete(&proof, &mut self.memory).expect("the proof covers the change");
+    }
+
+    /// Lets the unit know of a change, and answers what the driver does.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn invalidate(&mut self, space: &Space, change: &Invalidation<Iova>) -> Result<IotlbInvalidated, vtd::Error> {
+        if space.is_first_stage() {
+            self.unit.invalidate_first_stage(&mut self.memory, space.domain, None, change)
+        } else {
+            self.unit.invalidate(&mut self.memory, space.domain, change)
+        }
+    }
+
+    /// The reasons that QEMU gives in this mode.
+    pub fn reasons(&self) -> Reasons {
+        match self.mode {
+            Mode::Legacy | Mode::ScalableSecond => LEGACY_REASONS,
+            Mode::ScalableFirst => FIRST_STAGE_REASONS,
+        }
     }
 
     /// Entries of the interrupt table, not present.
@@ -193,8 +243,11 @@ impl Bench {
     pub fn expect_dma_fault(&mut self, source: Bdf, kind: FaultKind, address: u64, reason: u8) -> Outcome {
         let outcome = self.outcome();
         let page = address & !0xfff;
-        let expected = FaultRecord { source, address: page, kind, reason: FaultReason(reason), pasid: None };
-        assert_eq!(outcome.faults, [expected]);
+        let found: Vec<_> = outcome.faults.iter().map(|f| (f.source, f.kind, f.address, f.reason)).collect();
+        assert_eq!(found, [(source, kind, page, FaultReason(reason))]);
+        // In scalable mode QEMU says that a request without PASID had one, RID_PASID.
+        let no_pasid = [None, Some(0).filter(|_| self.mode != Mode::Legacy)];
+        assert!(outcome.faults.iter().all(|fault| no_pasid.contains(&fault.pasid)), "{:?}", outcome.faults);
         assert!(!outcome.drain.overflow && !outcome.drain.more, "{:?}", outcome.drain);
         let first = outcome.events.dma_faults().first().copied().expect("QEMU saw a fault");
         let seen = (first.source, first.reason, first.address, first.write);

@@ -19,13 +19,15 @@ pub mod ports;
 pub mod program;
 pub mod protocol;
 pub mod qemu;
+pub mod space;
 pub mod tables;
 pub mod trace;
 
-pub use bench::{Bench, Space};
+pub use bench::Bench;
 pub use edu::Edu;
 pub use machine::Machine;
 pub use memory::Memory;
 pub use program::{Program, Version};
 pub use qemu::{Options, Qemu};
+pub use space::{Mode, Space};
 pub use trace::Trace;

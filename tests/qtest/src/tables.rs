@@ -2,6 +2,7 @@
 
 use crate::bench::Bench;
 use crate::glue::UNIT;
+use crate::space::Mode;
 use addr::{Bdf, HostPhys};
 
 /// RTADDR_REG, and IRTA_REG.
@@ -10,18 +11,33 @@ const IRTA: u64 = UNIT + 0xb8;
 /// Bits 63:12 of either, and of the entries below.
 const ADDRESS: u64 = !0xfff;
 
-/// Where the root entry of a bus is: 16 bytes.
-pub fn root_entry(bench: &Bench, bus: u8) -> HostPhys {
-    HostPhys::new((bench.machine.read64(RTADDR) & ADDRESS) + 16 * u64::from(bus))
+/// Where the root entry of a source is: 16 bytes. In scalable mode it is where the half of 8 bytes is.
+pub fn root_entry(bench: &Bench, source: Bdf) -> HostPhys {
+    let half = if bench.mode == Mode::Legacy { 0 } else { 8 * u64::from(source.devfn() >> 7) };
+    HostPhys::new((bench.machine.read64(RTADDR) & ADDRESS) + 16 * u64::from(source.bus()) + half)
 }
 
-/// Where the context entry of a source is: 16 bytes.
+/// Where the context entry of a source is: 16 bytes, in scalable mode 32.
 pub fn context_entry(bench: &Bench, source: Bdf) -> HostPhys {
-    let table = bench.memory.load(root_entry(bench, source.bus())) & ADDRESS;
-    HostPhys::new(table + 16 * u64::from(source.devfn()))
+    let table = bench.memory.load(root_entry(bench, source)) & ADDRESS;
+    let offset = match bench.mode {
+        Mode::Legacy => 16 * u64::from(source.devfn()),
+        _ => 32 * u64::from(source.devfn() & 0x7f),
+    };
+    HostPhys::new(table + offset)
 }
 
-/// Where the entry of a second-stage table is that leads to `iova` at `level`.
+/// Scalable mode: where the PASID directory entry of PASID 0 is: 8 bytes.
+pub fn directory_entry(bench: &Bench, source: Bdf) -> HostPhys {
+    HostPhys::new(bench.memory.load(context_entry(bench, source)) & ADDRESS)
+}
+
+/// Scalable mode: where the PASID table entry of PASID 0 is: 64 bytes.
+pub fn pasid_entry(bench: &Bench, source: Bdf) -> HostPhys {
+    HostPhys::new(bench.memory.load(directory_entry(bench, source)) & ADDRESS)
+}
+
+/// Where the entry of a table of either stage is that leads to `iova` at `level`.
 pub fn paging_entry(bench: &Bench, root: HostPhys, levels: u8, iova: u64, level: u8) -> HostPhys {
     let mut table = root.as_u64();
     for above in (level + 1..=levels).rev() {

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Failed;
 use qtest::glue::Hidden;
-use qtest::{Bench, Machine, Options, Program, Qemu, Version, firmware};
+use qtest::{Bench, Machine, Mode, Options, Program, Qemu, Version, firmware};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use vtd::Levels;
 
@@ -15,10 +15,10 @@ pub struct Case {
     body: Box<dyn Fn(&Machine) + Send + 'static>,
 }
 
-/// The edu devices that most machines have.
-pub const EDUS: [&str; 2] = ["bus=pcie.0,addr=4", "bus=pcie.0,addr=5"];
+/// The edu devices that most machines have: one in each half of the bus, for which scalable mode has two tables.
+pub const EDUS: [&str; 2] = ["bus=pcie.0,addr=0x4", "bus=pcie.0,addr=0x14"];
 
-/// A way to run the unit in legacy mode.
+/// A way to run the unit.
 #[derive(Clone, Copy)]
 pub struct Setting {
     /// QEMU's `aw-bits`: how wide an address the unit takes, 39 or 48.
@@ -28,6 +28,8 @@ pub struct Setting {
     /// Whether CAP.CM is set. QEMU caches no entry that is not present; what this judges is that the driver's further
     /// invalidations are well-formed, and that nothing depends on their absence.
     pub caching: bool,
+    /// By which tables it translates.
+    pub mode: Mode,
     hidden: Hidden,
     /// What is hidden, in words.
     pub without: &'static str,
@@ -36,7 +38,12 @@ pub struct Setting {
 impl Setting {
     /// A unit that shows all that it has.
     pub const fn new(width: u32, levels: Levels, caching: bool) -> Self {
-        Self { width, levels, caching, hidden: Hidden { cap: 0, ecap: 0 }, without: "" }
+        Self { width, levels, caching, mode: Mode::Legacy, hidden: Hidden { cap: 0, ecap: 0 }, without: "" }
+    }
+
+    /// In scalable mode.
+    pub const fn scalable(self, mode: Mode) -> Self {
+        Self { mode, ..self }
     }
 
     /// A 48-bit unit of which the driver is not shown some bits of CAP_REG and ECAP_REG.
@@ -55,6 +62,15 @@ pub const LEGACY: [Setting; 6] = [
     Setting::new(48, Levels::Four, true),
 ];
 
+/// Scalable mode.
+pub const SCALABLE: [Setting; 5] = [
+    Setting::new(39, Levels::Three, false).scalable(Mode::ScalableSecond),
+    Setting::new(48, Levels::Four, false).scalable(Mode::ScalableSecond),
+    Setting::new(48, Levels::Four, true).scalable(Mode::ScalableSecond),
+    Setting::new(48, Levels::Four, false).scalable(Mode::ScalableFirst),
+    Setting::new(48, Levels::Four, true).scalable(Mode::ScalableFirst),
+];
+
 /// ECAP.QI and with it ECAP.IR, CAP.PSI, CAP.MAMV, CAP.SLLPS.
 pub const NO_QUEUE: Setting = Setting::without("queued invalidation", 0, 1 << 1 | 1 << 3);
 /// Domains only.
@@ -65,24 +81,32 @@ pub const NO_MASK: Setting = Setting::without("address masks", 0x3f << 48, 0);
 pub const NO_LARGE: Setting = Setting::without("large pages", 0xf << 34, 0);
 
 impl Setting {
-    /// The first address that a table does not translate.
+    /// The first address that a table does not translate. Of the first stage, it is the first that is not canonical.
     pub fn end(self) -> u64 {
-        1 << self.levels.width()
+        match self.mode {
+            Mode::ScalableFirst => 1 << (self.levels.width() - 1),
+            _ => 1 << self.levels.width(),
+        }
     }
 
     /// A case on a unit of this setting, brought up.
     pub fn case(self, name: &str, body: impl Fn(&mut Bench) + Send + 'static) -> Case {
         let caching = if self.caching { "on" } else { "off" };
-        let iommu = format!("aw-bits={},caching-mode={caching}", self.width);
+        let scalable = match self.mode {
+            Mode::Legacy => "",
+            Mode::ScalableSecond => ",x-scalable-mode=on",
+            Mode::ScalableFirst => ",x-scalable-mode=on,x-flts=on",
+        };
+        let iommu = format!("aw-bits={},caching-mode={caching}{scalable}", self.width);
         let without = if self.without.is_empty() { "".into() } else { format!(", without {}", self.without) };
         Case::new(format!("{name} ({} levels, {iommu}{without})", self.levels.count()), &iommu, move |machine| {
-            body(&mut Bench::up_hiding(machine, self.hidden));
+            body(&mut Bench::up_in(machine, self.mode, self.hidden));
         })
     }
 }
 
 impl Case {
-    /// A case on a machine whose intel-iommu has these properties, with two edu devices, 00:04.0 and 00:05.0.
+    /// A case on a machine whose intel-iommu has these properties, with two edu devices, 00:04.0 and 00:14.0.
     pub fn new(name: impl Into<String>, iommu: &str, body: impl Fn(&Machine) + Send + 'static) -> Self {
         let options = Options { iommu: Some(iommu.into()), devices: EDUS.map(qtest::Edu::option).into() };
         Self { name: name.into(), options, needs: None, body: Box::new(body) }

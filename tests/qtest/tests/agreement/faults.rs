@@ -102,7 +102,7 @@ pub fn cases() -> Vec<Case> {
         // The driver refuses to.
         let space = bench.preferred_space();
         let source = bench.edus[0].bdf();
-        let outcome = bench.unit.assign(&mut bench.memory, source, DomainId(9), space.table.root(), Levels::Four);
+        let outcome = bench.unit.assign(&mut bench.memory, source, DomainId(9), space.root(), Levels::Four);
         assert_eq!(outcome, Err(vtd::Error::LevelsUnsupported(4)));
         spoilt_context(&mut bench, 0x03, |low, high| (low, high & !7 | 2));
     }));
@@ -163,13 +163,13 @@ fn spoilt_context(bench: &mut Bench, reason: u8, spoil: fn(u64, u64) -> (u64, u6
 
 fn spoilt_root(bench: &mut Bench, reason: u8, spoil: fn(u64, u64) -> (u64, u64)) {
     let (_, page) = mapped(bench);
-    let place = root_entry(bench, 0);
+    let place = root_entry(bench, bench.edus[0].bdf());
     spoilt(bench, page, place, reason, spoil);
 }
 
 fn spoilt_paging(bench: &mut Bench, level: u8, reason: u8, spoil: fn(u64) -> u64) {
     let (space, page) = mapped(bench);
-    let place = paging_entry(bench, space.table.root(), space.levels.count(), IOVA, level);
+    let place = paging_entry(bench, space.root(), space.levels.count(), IOVA, level);
     let right = bench.memory.load(place);
     bench.memory.store(place, spoil(right));
     refused(bench, page, reason);

@@ -224,7 +224,7 @@ fn refused(bench: &mut Bench, spoilt: &Spoil) {
         bench.expect_write(0, IOVA, host);
     }
     // The unit takes no device any more, and still lets go of one, with all that is cached.
-    let refusal = bench.unit.assign(&mut bench.memory, source, DomainId(5), space.table.root(), space.levels);
+    let refusal = bench.unit.assign(&mut bench.memory, source, DomainId(5), space.root(), space.levels);
     assert_eq!(refusal, Err(Error::Poisoned));
     bench.clear(source);
     bench.expect_no_write(0, IOVA, host, 0x02);

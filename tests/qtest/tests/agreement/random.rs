@@ -2,11 +2,11 @@
 //!
 //! `QTEST_SEED=number` runs that seed instead of the usual ones.
 
-use crate::case::{Case, NO_QUEUE, Setting};
+use crate::case::{Case, NO_QUEUE, SCALABLE, Setting};
 use addr::{HostPhys, Iova, PAGE_SIZE};
 use paging::Permissions;
 use qtest::memory::HIGH_MEMORY;
-use qtest::{Bench, Space};
+use qtest::{Bench, Mode, Space};
 use std::collections::BTreeMap;
 use vtd::{FaultKind, Levels};
 
@@ -24,7 +24,8 @@ pub fn cases() -> Vec<Case> {
         Some(seed) => vec![seed],
         None => vec![1, 2],
     };
-    let settings = [Setting::new(39, Levels::Three, true), Setting::new(48, Levels::Four, false), NO_QUEUE];
+    let legacy = [Setting::new(39, Levels::Three, true), Setting::new(48, Levels::Four, false), NO_QUEUE];
+    let settings = legacy.into_iter().chain([SCALABLE[1], SCALABLE[3]]);
     let mut cases = Vec::new();
     for setting in settings {
         for seed in &seeds {
@@ -47,7 +48,8 @@ struct Work<'a> {
     spaces: Vec<Known>,
     /// Which space each edu has.
     assigned: [Option<usize>; 2],
-    ever_assigned: bool,
+    /// Whether there is a context table for each.
+    ever_assigned: [bool; 2],
     /// How many DMAs arrived, and how many were refused.
     arrived: u32,
     refused: u32,
@@ -57,7 +59,7 @@ impl<'a> Work<'a> {
     fn new(bench: &'a mut Bench, seed: u64) -> Self {
         let spaces = (0..SPACES).map(|_| Known { space: bench.preferred_space(), pages: BTreeMap::new() }).collect();
         let random = fastrand::Rng::with_seed(seed);
-        Self { bench, random, spaces, assigned: [None; 2], ever_assigned: false, arrived: 0, refused: 0 }
+        Self { bench, random, spaces, assigned: [None; 2], ever_assigned: [false; 2], arrived: 0, refused: 0 }
     }
 
     fn run(mut self) {
@@ -102,7 +104,9 @@ impl<'a> Work<'a> {
             // Where a large page fits.
             memory = memory / 512 * 512 + first % 512;
         }
-        let (read, write) = [(true, true), (true, true), (true, false), (false, true)][self.random.usize(0..4)];
+        let (mut read, write) = [(true, true), (true, true), (true, false), (false, true)][self.random.usize(0..4)];
+        // The first stage has no pages that can only be written.
+        read |= known.space.is_first_stage();
         let permissions = Permissions { read, write, execute: false };
         let host = HostPhys::new(HIGH_MEMORY.start + memory * PAGE_SIZE);
         self.bench.map(&mut known.space, START + first * PAGE_SIZE, host, free * PAGE_SIZE, permissions);
@@ -120,7 +124,9 @@ impl<'a> Work<'a> {
         let (edu, number) = (self.random.usize(0..2), self.random.usize(0..SPACES));
         self.bench.assign(self.bench.edus[edu].bdf(), &self.spaces[number].space);
         self.assigned[edu] = Some(number);
-        self.ever_assigned = true;
+        // In legacy mode both have one.
+        let both = self.bench.mode == Mode::Legacy;
+        self.ever_assigned = [0, 1].map(|other| self.ever_assigned[other] || both || other == edu);
     }
 
     fn clear(&mut self) {
@@ -165,11 +171,13 @@ impl<'a> Work<'a> {
             // QEMU does not report what an entry in its cache refuses.
             return;
         }
+        let reasons = self.bench.reasons();
         let reason = match (self.assigned[edu], write) {
-            (None, _) if !self.ever_assigned => 0x01,
-            (None, _) => 0x02,
-            (_, true) => 0x05,
-            (_, false) => 0x06,
+            (None, _) if !self.ever_assigned[edu] => reasons.no_root,
+            (None, _) => reasons.no_context,
+            (Some(_), true) if mapped.is_some() => reasons.read_only,
+            (Some(_), true) => reasons.no_write,
+            (Some(_), false) => reasons.no_read,
         };
         let kind = if write { FaultKind::Write } else { FaultKind::Read };
         let found: Vec<_> = outcome.faults.iter().map(|f| (f.source, f.kind, f.address, f.reason.0)).collect();
