@@ -91,6 +91,19 @@ impl Setting {
 
     /// A case on a unit of this setting, brought up.
     pub fn case(self, name: &str, body: impl Fn(&mut Bench) + Send + 'static) -> Case {
+        self.on_machine(name, move |machine| body(&mut Bench::up_in(machine, self.mode, self.hidden)))
+    }
+
+    /// A case on a unit of this setting as QEMU starts it; its body brings it up.
+    pub fn unprepared_case(self, name: &str, body: impl Fn(&mut Bench) + Send + 'static) -> Case {
+        self.on_machine(name, move |machine| {
+            let mut bench = Bench::hiding(machine, self.hidden);
+            bench.mode = self.mode;
+            body(&mut bench);
+        })
+    }
+
+    fn on_machine(self, name: &str, body: impl Fn(&Machine) + Send + 'static) -> Case {
         let caching = if self.caching { "on" } else { "off" };
         let scalable = match self.mode {
             Mode::Legacy => "",
@@ -99,9 +112,7 @@ impl Setting {
         };
         let iommu = format!("aw-bits={},caching-mode={caching}{scalable}", self.width);
         let without = if self.without.is_empty() { "".into() } else { format!(", without {}", self.without) };
-        Case::new(format!("{name} ({} levels, {iommu}{without})", self.levels.count()), &iommu, move |machine| {
-            body(&mut Bench::up_in(machine, self.mode, self.hidden));
-        })
+        Case::new(format!("{name} ({} levels, {iommu}{without})", self.levels.count()), &iommu, body)
     }
 }
 

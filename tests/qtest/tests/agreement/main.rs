@@ -9,6 +9,7 @@ mod faults;
 mod interrupts;
 mod queue;
 mod random;
+mod scalable;
 mod second_stage;
 mod stale;
 
@@ -28,6 +29,7 @@ fn main() {
             interrupts::cases(),
             bridges::cases(),
             random::cases(),
+            scalable::cases(),
         ];
         groups.into_iter().flatten()
     };
