@@ -69,8 +69,12 @@ impl DeviceTlbs {
     }
 
     /// Adds a device, or gives a known one something else to keep; false, and nothing changed, without room.
-    pub(crate) fn add(&mut self, source: Bdf, holds: Holds, device: DeviceTlb) -> bool {
+    pub(crate) fn add(&mut self, capabilities: Capabilities, source: Bdf, holds: Holds, mut device: DeviceTlb) -> bool {
         self.remove(source);
+        if !capabilities.device_tlb_invalidation_throttle() {
+            // PFSID is reserved then, and a descriptor that names one is refused.
+            device.physical_function = Bdf::from_u16(0);
+        }
         let place = self.list.iter_mut().find(|place| place.is_none());
         place.map(|place| *place = Some((source, holds, device))).is_some()
     }

@@ -124,7 +124,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         }
         self.change_entry(memory, source, new, gap)?;
         if let Some(device_tlb) = device_tlb {
-            self.device_tlbs.add(source, Holds::Domain(domain), device_tlb);
+            self.device_tlbs.add(self.capabilities, source, Holds::Domain(domain), device_tlb);
         }
         Ok(())
     }

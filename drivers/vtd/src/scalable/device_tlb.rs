@@ -60,7 +60,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if let Some(device_tlb) = device_tlb {
             // Whoever is told to forget is so from the moment that it may remember.
             let pasids = self.capabilities.pasid();
-            self.device_tlbs.add(source, Holds::Anything { pasids }, device_tlb);
+            self.device_tlbs.add(self.capabilities, source, Holds::Anything { pasids }, device_tlb);
         }
         if low == context.low {
             return Ok(());

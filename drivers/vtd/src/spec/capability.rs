@@ -194,6 +194,11 @@ impl Capabilities {
         self.ecap_bit(2)
     }
 
+    /// ECAP.DIT (41): invalidations of device-TLBs name the physical function (PFSID), which throttles them.
+    pub const fn device_tlb_invalidation_throttle(self) -> bool {
+        self.ecap_bit(41)
+    }
+
     /// ECAP.IR (3): interrupt remapping.
     pub const fn interrupt_remapping(self) -> bool {
         self.ecap_bit(3)

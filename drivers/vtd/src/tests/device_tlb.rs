@@ -5,8 +5,8 @@ use addr::{Bdf, DomainId, HostPhys, Iova};
 
 const SOURCE: Bdf = Bdf::from_u16(0x0100);
 const DEVICE: DeviceTlb = DeviceTlb { queue_depth: 4, physical_function: SOURCE };
-/// ECAP with DT.
-const ATS: u64 = ECAP | 1 << 2;
+/// ECAP with DT and DIT.
+const ATS: u64 = ECAP | 1 << 2 | 1 << 41;
 
 fn assign(unit: &mut TestUnit, memory: &mut Fake, source: Bdf, domain: u16) -> Result<(), Error> {
     let table = HostPhys::new(0x1_0000 + (u64::from(domain) << 12));
@@ -38,6 +38,17 @@ fn executed(fake: &Fake) -> super::std::vec::Vec<(Descriptor, bool)> {
         }
     }
     seen
+}
+
+#[test]
+fn the_physical_function_is_named_only_where_the_unit_throttles_by_it() {
+    let fake = Fake::with(CAP, ATS & !(1 << 41));
+    let (mut unit, mut memory) = fake.up();
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    fake.take_log();
+    unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]).unwrap();
+    let nobody = Descriptor::device_tlb_pages(SOURCE, Bdf::from_u16(0), 4, Iova::new(0x3000), 0);
+    assert_eq!(executed(&fake), [(nobody, true)]);
 }
 
 #[test]
