@@ -6,7 +6,7 @@ use paging::Permissions;
 use qtest::bench::CONFIGURATION;
 use qtest::glue::{Hidden, WallClock, Window};
 use qtest::{Bench, Machine};
-use vtd::{Configuration, DestinationMode, Error, Global, Levels, Route, Trigger, Unit};
+use vtd::{Configuration, DestinationMode, Error, Global, Handover, Levels, Route, Trigger, Unit};
 
 const IOVA: u64 = 0x3000;
 
@@ -15,6 +15,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("bring-up: no unit", "", no_unit).without_unit(),
         Case::new("bring-up: a unit without interrupt remapping", "intremap=off", no_interrupt_remapping),
         Case::new("bring-up: a unit that a previous kernel has left on is taken over", "", taken_over),
+        Case::new("bring-up: there is no moment without protection when a unit is taken over", "", no_window),
         Case::new("bring-up: every step is what QEMU sees, in order", "", steps),
     ];
     let mut capabilities = |iommu: &str, check: fn(&Bench)| {
@@ -96,6 +97,41 @@ fn taken_over(machine: &Machine) {
     second.assign(edu.bdf(), &space);
     second.map(&mut space, IOVA, new, PAGE_SIZE, Permissions::READ_WRITE);
     second.expect_write(0, IOVA, new);
+}
+
+fn no_window(machine: &Machine) {
+    let mut bench = Bench::up(machine);
+    let edu = bench.edus[0].clone();
+    let mut space = bench.preferred_space();
+    let old = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    bench.assign(edu.bdf(), &space);
+    bench.map(&mut space, IOVA, old, PAGE_SIZE, Permissions::READ_WRITE);
+    bench.expect_write(0, IOVA, old);
+    bench.probe_again();
+    assert_eq!(bench.unit.suggest_handover(false, DestinationMode::XApic), Handover::TakeOver);
+
+    // Memory at the address that the device uses, which it reaches as soon as nothing translates.
+    let itself = addr::HostPhys::new(IOVA);
+    let before = bench.at(itself, 0);
+    let step = |bench: &mut Bench, still: bool, step: fn(&mut Bench) -> Result<(), Error>| {
+        step(bench).expect("the step is taken");
+        let value = edu.write(addr::Iova::new(IOVA));
+        assert_eq!(bench.at(itself, 0), before, "no moment without translation");
+        assert_eq!(bench.at(old, 0) == value, still, "by the old table, or not at all");
+    };
+    step(&mut bench, true, |bench| bench.unit.take_over(Handover::TakeOver, Default::default()));
+    step(&mut bench, true, |bench| bench.unit.mask_and_clear_faults());
+    step(&mut bench, true, |bench| bench.unit.enable_queue(&mut bench.memory));
+    step(&mut bench, true, |bench| bench.unit.create_root_table(&mut bench.memory));
+    step(&mut bench, false, |bench| bench.unit.set_root_table(&mut bench.memory));
+    step(&mut bench, false, |bench| bench.unit.set_interrupt_table(&mut bench.memory, 256, DestinationMode::XApic));
+    step(&mut bench, false, |bench| bench.unit.enable_interrupt_remapping());
+    step(&mut bench, false, |bench| bench.unit.enable_translation());
+    // Stopping instead is such a moment, and this test can see it.
+    bench.probe_again();
+    bench.unit.stop_firmware().expect("it is stopped");
+    let value = edu.write(addr::Iova::new(IOVA));
+    assert_eq!(bench.at(itself, 0), value);
 }
 
 fn steps(machine: &Machine) {

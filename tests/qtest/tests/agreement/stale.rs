@@ -9,7 +9,7 @@ use paging::Permissions;
 use qtest::memory::HIGH_MEMORY;
 use qtest::tables::context_entry;
 use qtest::{Bench, Mode, Space};
-use vtd::{IotlbInvalidation, Levels};
+use vtd::{Batch, DeviceTlb, IotlbInvalidation, Levels};
 
 const READ_WRITE: Permissions = Permissions::READ_WRITE;
 const IOVA: u64 = 0x2468_a000;
@@ -52,6 +52,7 @@ pub fn cases() -> Vec<Case> {
         case("a device that changes its space", changed_space);
         case("a domain id that is used again", reused);
         case("a space of two devices", shared);
+        case("changes of two spaces, by one batch", batch);
     }
     for setting in [SETTINGS[1], SCALABLE[1], SCALABLE[3], NO_QUEUE, NO_PAGES, NO_MASK] {
         cases.push(setting.case("stale: every range of 8 pages", every_range));
@@ -59,9 +60,13 @@ pub fn cases() -> Vec<Case> {
     let mut case = |name: &str, body: fn(&mut Bench)| {
         cases.push(SETTINGS[1].case(&format!("stale: {name}"), body));
     };
+    case("an assignment that is replaced by one store", replaced);
     case("one domain goes, the other stays cached", domain_only);
     case("a range goes, what is far from it stays cached", range_only);
     case("more translations than the unit can cache", too_many);
+    cases.push(Case::new("stale: a device that may keep translations itself", "device-iotlb=on", |machine| {
+        device_tlb(&mut Bench::up(machine));
+    }));
     cases
 }
 
@@ -233,6 +238,93 @@ fn shared(bench: &mut Bench) {
     bench.clear(bench.edus[1].bdf());
     bench.expect_no_write(1, IOVA, page, bench.reasons().no_context);
     bench.expect_write(0, IOVA, page);
+}
+
+fn batch(bench: &mut Bench) {
+    let places = [0, 1].map(|edu: usize| {
+        let mut space = bench.preferred_space();
+        let host = bench.memory.take_pages(4 * PAGE_SIZE, PAGE_SIZE);
+        bench.assign(bench.edus[edu].bdf(), &space);
+        bench.map(&mut space, IOVA, host, 4 * PAGE_SIZE, READ_WRITE);
+        (edu, space, host.as_u64())
+    });
+    let reached = |bench: &mut Bench, edu: usize, host: u64, pages: &[u64]| {
+        for page in 0..4 {
+            let (iova, host) = (IOVA + page * PAGE_SIZE, HostPhys::new(host + page * PAGE_SIZE));
+            if pages.contains(&page) {
+                bench.expect_write(edu, iova, host);
+            } else {
+                bench.expect_no_write(edu, iova, host, bench.reasons().no_write);
+            }
+        }
+    };
+    places.iter().for_each(|(edu, _, host)| reached(bench, *edu, *host, &[0, 1, 2, 3]));
+    if places.iter().any(|(_, space, _)| space.is_first_stage()) {
+        // Batches are of second-stage changes.
+        return;
+    }
+    let mut batch = Batch::new();
+    let mut flushes = Vec::new();
+    let mut spaces = Vec::new();
+    for (edu, mut space, host) in places {
+        for page in [0, 2] {
+            let flush = bench.unmap_only(&mut space, IOVA + page * PAGE_SIZE, PAGE_SIZE);
+            batch.add(space.domain, flush.invalidation().expect("a page went"));
+            flushes.push(flush);
+        }
+        reached(bench, edu, host, &[0, 1, 2, 3]);
+        spaces.push((edu, space, host));
+    }
+    bench.machine.events();
+    let submitted = bench.unit.submit_batch(&mut bench.memory, batch).expect("it is submitted");
+    let proof = bench.unit.complete_batch(&mut bench.memory, submitted).expect("it completes");
+    if bench.unit.capabilities().queued_invalidation() {
+        let events = bench.machine.events();
+        let waits = events.descriptors().iter().filter(|(kind, ..)| kind == "wait").count();
+        assert_eq!((events.count("vtd_inv_qi_tail"), waits), (1, 1), "one wait and one tail write for all");
+    }
+    for flush in flushes {
+        flush.complete(&proof, &mut bench.memory).expect("the proof covers the change");
+    }
+    spaces.iter().for_each(|(edu, _, host)| reached(bench, *edu, *host, &[1, 3]));
+}
+
+/// QEMU's edu keeps nothing; what this judges is that the unit takes the context entry and the descriptors for it.
+fn device_tlb(bench: &mut Bench) {
+    let (mut space, page) = one_page(bench);
+    let source = bench.edus[0].bdf();
+    let device_tlb = DeviceTlb { queue_depth: 0, physical_function: source };
+    let (unit, memory) = (&mut bench.unit, &mut bench.memory);
+    let outcome = unit.assign_with_device_tlb(memory, source, space.domain, space.root(), space.levels, device_tlb);
+    outcome.expect("the unit has device-TLBs");
+    bench.expect_write(0, IOVA, page);
+    bench.unmap(&mut space, IOVA, PAGE_SIZE);
+    bench.expect_no_write(0, IOVA, page, bench.reasons().no_write);
+    bench.map(&mut space, IOVA, page, PAGE_SIZE, READ_WRITE);
+    bench.expect_write(0, IOVA, page);
+    bench.machine.events();
+    bench.clear(source);
+    let taken = bench.machine.events().descriptors();
+    assert!(taken.iter().any(|(kind, _, low)| kind == "device" && low >> 32 & 0xffff == u64::from(source.as_u16())));
+    bench.expect_no_write(0, IOVA, page, bench.reasons().no_context);
+    assert!(!bench.unit.is_poisoned());
+}
+
+fn replaced(bench: &mut Bench) {
+    let (space, old) = one_page(bench);
+    let source = bench.edus[0].bdf();
+    let mut other = bench.preferred_space();
+    let new = bench.memory.take_pages(PAGE_SIZE, PAGE_SIZE);
+    bench.map(&mut other, IOVA, new, PAGE_SIZE, READ_WRITE);
+    bench.expect_write(0, IOVA, old);
+    let replace = |bench: &mut Bench, space: &Space| {
+        bench.unit.replace(&mut bench.memory, source, space.domain, space.root(), space.levels)
+    };
+    replace(bench, &other).expect("128 bits can be exchanged");
+    misses(bench, IOVA, new);
+    bench.memory.can_exchange = false;
+    assert_eq!(replace(bench, &space), Err(vtd::Error::NotAtomic(source)));
+    hits(bench, IOVA, new);
 }
 
 fn domain_only(bench: &mut Bench) {
