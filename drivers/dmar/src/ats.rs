@@ -57,7 +57,7 @@ impl<'a> Dmar<'a> {
                 Ok(Structure::Atsr(atsr)) => (root_port, Ats::Supported, atsr.segment, atsr.scopes()),
                 Ok(_) => continue,
                 Err(error) => {
-                    if is_doubtful(&error, device, |error| error.is_satc() || error.is_atsr() && root_port.is_some()) {
+                    if error.is_satc() || error.is_atsr() && root_port.is_some() || error.ends_table() {
                         doubt = doubt.or(Some(doubt_of(error)));
                     }
                     continue;
@@ -98,9 +98,7 @@ impl<'a> Dmar<'a> {
                     }
                 }
                 Ok(_) => {}
-                Err(error) if is_doubtful(&error, device, StructureError::is_sidp) => {
-                    doubt = doubt.or(Some(doubt_of(error)));
-                }
+                Err(error) if error.is_sidp() || error.ends_table() => doubt = doubt.or(Some(doubt_of(error))),
                 Err(_) => {}
             }
         }
@@ -114,16 +112,8 @@ impl<'a> Dmar<'a> {
     }
 }
 
-/// Whether a structure that cannot be used may have been about `device`: one of the wanted type in the device's
-/// segment, or whatever the unreadable rest of a table was.
-fn is_doubtful<'a>(
-    error: &StructureError<'a>,
-    device: PciAddress,
-    wanted: impl Fn(&StructureError<'a>) -> bool,
-) -> bool {
-    error.ends_table() || wanted(error) && error.segment().is_none_or(|segment| segment == device.segment)
-}
-
+/// What it means that a structure cannot be used that may have named the device. An ATSR, SATC or SIDP without an end to
+/// the table is too short even for its segment.
 fn doubt_of(error: StructureError<'_>) -> LookupError<'_> {
     if error.ends_table() { LookupError::TableUnreadable(error) } else { LookupError::Unusable(error) }
 }

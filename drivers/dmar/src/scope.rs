@@ -29,27 +29,27 @@ pub struct SidpFlags(pub u8);
 impl SidpFlags {
     /// Bit 0: requests without PASID must not use nested translation.
     pub fn nested_not_allowed(self) -> bool {
-        self.0 & 1 << 0 != 0
+        self.0 & scope::FLAG_NESTED_NOT_ALLOWED != 0
     }
 
     /// Bit 1: the PASID table entry of requests without PASID must not set Page-Walk Snoop (PWSNP).
     pub fn page_walk_snoop_not_allowed(self) -> bool {
-        self.0 & 1 << 1 != 0
+        self.0 & scope::FLAG_PAGE_WALK_SNOOP_NOT_ALLOWED != 0
     }
 
     /// Bit 2: the PASID table entry of requests without PASID must not set Page Snoop (PGSNP).
     pub fn page_snoop_not_allowed(self) -> bool {
-        self.0 & 1 << 2 != 0
+        self.0 & scope::FLAG_PAGE_SNOOP_NOT_ALLOWED != 0
     }
 
     /// Bit 3: the device-TLB was hardened against a compromised driver.
     pub fn atc_hardened(self) -> bool {
-        self.0 & 1 << 3 != 0
+        self.0 & scope::FLAG_ATC_HARDENED != 0
     }
 
     /// Bit 4: the device does not work unless its device-TLB is enabled.
     pub fn atc_required(self) -> bool {
-        self.0 & 1 << 4 != 0
+        self.0 & scope::FLAG_ATC_REQUIRED != 0
     }
 }
 

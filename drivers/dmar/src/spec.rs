@@ -29,11 +29,11 @@ pub mod table {
     pub const STRUCTURES: usize = 48;
 
     /// INTR_REMAP: the platform supports interrupt remapping.
-    pub const FLAG_INTR_REMAP: u8 = 1 << 0;
+    pub const FLAG_INTR_REMAP: u8 = 0b001;
     /// X2APIC_OPT_OUT: firmware asks that x2APIC mode stays off; meaningful only with INTR_REMAP.
-    pub const FLAG_X2APIC_OPT_OUT: u8 = 1 << 1;
+    pub const FLAG_X2APIC_OPT_OUT: u8 = 0b010;
     /// DMA_CTRL_PLATFORM_OPT_IN_FLAG: firmware left no way to do DMA around the remapping units.
-    pub const FLAG_DMA_CTRL_PLATFORM_OPT_IN: u8 = 1 << 2;
+    pub const FLAG_DMA_CTRL_PLATFORM_OPT_IN: u8 = 0b100;
 }
 
 /// What every remapping structure begins with (section 8.2).
@@ -66,7 +66,7 @@ pub mod drhd {
     /// 1 byte; bit 0 is INCLUDE_PCI_ALL.
     pub const FLAGS: usize = 4;
     /// INCLUDE_PCI_ALL: the unit serves all of the segment's PCI devices that no other unit names.
-    pub const FLAG_INCLUDE_PCI_ALL: u8 = 1 << 0;
+    pub const FLAG_INCLUDE_PCI_ALL: u8 = 0b1;
     /// 1 byte; bits 3:0 are N, and the register window is 2^N pages of 4 KiB.
     pub const SIZE: usize = 5;
     /// N in [`SIZE`]; the bits above are reserved.
@@ -98,7 +98,7 @@ pub mod atsr {
     /// 1 byte; bit 0 is ALL_PORTS.
     pub const FLAGS: usize = 4;
     /// ALL_PORTS: every root port of the segment.
-    pub const FLAG_ALL_PORTS: u8 = 1 << 0;
+    pub const FLAG_ALL_PORTS: u8 = 0b1;
     /// 1 byte.
     pub const RESERVED: usize = 5;
     /// 2 bytes.
@@ -134,7 +134,7 @@ pub mod satc {
     /// 1 byte; bit 0 is ATC_REQUIRED.
     pub const FLAGS: usize = 4;
     /// ATC_REQUIRED: the devices do not work unless their device-TLB is enabled.
-    pub const FLAG_ATC_REQUIRED: u8 = 1 << 0;
+    pub const FLAG_ATC_REQUIRED: u8 = 0b1;
     /// 1 byte.
     pub const RESERVED: usize = 5;
     /// 2 bytes.
@@ -159,8 +159,18 @@ pub mod scope {
     pub const TYPE: usize = 0;
     /// 1 byte: the scope's length with this header and the path.
     pub const LENGTH: usize = 1;
-    /// 1 byte: properties, defined only inside a SIDP.
+    /// 1 byte: properties, defined only inside a SIDP (section 8.9): see the `FLAG_` constants.
     pub const FLAGS: usize = 2;
+    /// Requests without PASID must not use nested translation.
+    pub const FLAG_NESTED_NOT_ALLOWED: u8 = 0b0_0001;
+    /// PWSNP must not be set for requests without PASID.
+    pub const FLAG_PAGE_WALK_SNOOP_NOT_ALLOWED: u8 = 0b0_0010;
+    /// PGSNP must not be set for requests without PASID.
+    pub const FLAG_PAGE_SNOOP_NOT_ALLOWED: u8 = 0b0_0100;
+    /// The device-TLB was hardened against a compromised driver.
+    pub const FLAG_ATC_HARDENED: u8 = 0b0_1000;
+    /// The device does not work unless its device-TLB is enabled.
+    pub const FLAG_ATC_REQUIRED: u8 = 0b1_0000;
     /// 1 byte: reserved; part of a 2-byte reserved field in older specifications.
     pub const RESERVED: usize = 3;
     /// 1 byte: I/O APIC id, HPET number or ANDD device number, by type.

@@ -304,3 +304,48 @@ fn an_acpi_device_at_two_units_is_ambiguous() {
     let answer = Dmar::parse(&bytes).unwrap().acpi_device(1, &bridges);
     assert_eq!(answer, Err(LookupError::Ambiguous { first: HostPhys::new(A), second: HostPhys::new(B) }));
 }
+
+#[test]
+fn an_unusable_name_beside_a_usable_one_is_an_error() {
+    let good = drhd(0, 0, A, &[scope(3, 1, 0xf0, &[(31, 7)]), endpoint(0, 2, 0)]);
+    let off = drhd(0, 0, 0, &[scope(3, 1, 0xf0, &[(31, 7)]), endpoint(0, 2, 0)]);
+    for structures in [[good.clone(), off.clone()], [off, good]] {
+        let bytes = table(&structures);
+        let dmar = Dmar::parse(&bytes).unwrap();
+        assert!(matches!(dmar.io_apic(1, &bridges), Err(LookupError::Unusable(_))));
+        assert!(matches!(dmar.unit_for(device(0, 0, 2, 0), &bridges), Err(LookupError::Unusable(_))));
+    }
+}
+
+#[test]
+fn an_unusable_unit_is_no_region() {
+    for structures in [drhd(0, 0, 0, &[endpoint(0, 2, 0)]), structure(0, &[]), structure(2, &[])] {
+        let bytes = table(&[structures]);
+        let dmar = Dmar::parse(&bytes).unwrap();
+        assert_eq!(dmar.reserved_regions(device(0, 0, 2, 0), &bridges).count(), 0);
+    }
+}
+
+#[test]
+fn an_error_says_why() {
+    use std::string::ToString;
+    let (first, second) = (HostPhys::new(A), HostPhys::new(B));
+    let broken = table(&[drhd(0, 0, 0, &[])]);
+    let unusable = Dmar::parse(&broken).unwrap().structures().next().unwrap().unwrap_err();
+    let scope_error = crate::ScopeError { offset: 0x40, kind: crate::ScopeErrorKind::TooShort { length: 6 } };
+    for (error, expected) in [
+        (LookupError::NoUnit, "no remapping unit serves it"),
+        (
+            LookupError::Unusable(unusable),
+            "named by an unusable structure: DMAR structure at 0x30 of type 0: register base 0",
+        ),
+        (LookupError::Ambiguous { first, second }, "served by two remapping units, 0xfed90000 and 0xfed91000"),
+        (
+            LookupError::ScopeUnreadable(scope_error),
+            "perhaps named by an unreadable scope: DMAR device scope at 0x40: length 6 leaves no path",
+        ),
+        (LookupError::PathUnresolved { offset: 0x40 }, "the path of the DMAR device scope at 0x40 leads nowhere"),
+    ] {
+        assert_eq!(error.to_string(), expected);
+    }
+}

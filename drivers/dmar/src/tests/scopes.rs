@@ -100,3 +100,34 @@ fn a_path_is_followed_over_the_secondary_buses_of_its_bridges() {
     let unconfigured = |_| Some((0, 0));
     assert_eq!(scope.address(3, &unconfigured), None);
 }
+
+#[test]
+fn each_property_is_a_bit() {
+    let properties = |flags: u8| {
+        let flags = crate::SidpFlags(flags);
+        let first = [flags.nested_not_allowed(), flags.page_walk_snoop_not_allowed(), flags.page_snoop_not_allowed()];
+        let last = [flags.atc_hardened(), flags.atc_required()];
+        first.into_iter().chain(last).collect::<Vec<_>>()
+    };
+    for bit in 0..8 {
+        let expected: Vec<_> = (0..5).map(|property| property == bit).collect();
+        assert_eq!(properties(1 << bit), expected);
+        assert_eq!(properties(!(1 << bit)), expected.iter().map(|set| !set).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_error_ends_the_scopes_if_its_length_is_wrong() {
+    for (broken, ends) in [
+        (vec![1, 5, 0, 0, 0, 0, 2, 0], true),
+        (vec![1, 18, 0, 0, 0, 0, 2, 0], true),
+        (vec![1, 6, 0, 0, 0, 0], false),
+        (vec![1, 9, 0, 0, 0, 0, 2, 0, 1], false),
+        (scope(1, 0, 0, &[(32, 0)]), false),
+    ] {
+        let bytes = table(&[drhd(0, 0, 0x1000, &[broken, endpoint(0, 4, 0)])]);
+        let unit = Dmar::parse(&bytes).unwrap().drhds().next().unwrap();
+        let results: Vec<_> = unit.scopes().iter().collect();
+        assert_eq!((results[0].unwrap_err().ends_scopes(), results.len() == 1), (ends, ends));
+    }
+}
