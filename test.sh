@@ -88,6 +88,11 @@ if [ -n "$host" ]; then
         skipped+=("clippy on the host" "clippy on the image")
     fi
     tests "host tests" --workspace --exclude qtest
+    # An input that fails is kept in target, and its seed is told.
+    mkdir -p target
+    check "DMAR tables, mutated for 20 seconds" \
+        cargo_host run --quiet --profile fuzz -p dmar-fuzz -- --seconds 20 --save target
+    grep -E '^(seed|[0-9]+ inputs)' "$log"
 fi
 
 # machines SCRIPT ARG...: whole-machine tests of one script.

@@ -269,8 +269,18 @@ fn check_scopes(scopes: DeviceScopes<'_>, mut offset: usize, bytes: &[u8], reach
 
 /// Every lookup of some functions gives what the reference gives, or ends at least.
 fn check_lookups(dmar: &Dmar<'_>) {
-    let functions =
-        [(0, 2, 0), (0, 0x15, 0), (0, 0x1c, 0), (1, 0, 0), (2, 3, 1), (0x80, 2, 0), (0x81, 0, 0), (0xf0, 0x1f, 0)];
+    let functions = [
+        (0, 2, 0),
+        (0, 0x15, 0),
+        (0, 0x1c, 0),
+        (1, 0, 0),
+        (2, 3, 1),
+        (0x80, 2, 0),
+        (0x81, 0, 0),
+        (0xff, 0x1f, 7),
+        (3, 0, 0),
+        (4, 0, 0),
+    ];
     for segment in 0..2 {
         for (bus, device, function_number) in functions {
             let Some(bdf) = Bdf::new(bus, device, function_number) else { continue };
@@ -281,8 +291,10 @@ fn check_lookups(dmar: &Dmar<'_>) {
             }
             let unit = unit.map(|unit| unit.register_base.as_u64()).map_err(|_| ());
             assert_eq!(unit, reference::unit_for(dmar.bytes(), function(address), &bridges), "{address}");
-            let structures = dmar.structures().count();
-            assert!(dmar.reserved_regions(address, &topology).count() <= structures);
+            let regions = dmar.reserved_regions(address, &topology);
+            let regions: Vec<_> =
+                regions.map(|region| region.map(|region| region.base.as_u64()).map_err(|_| ())).collect();
+            assert_eq!(regions, reference::regions(dmar.bytes(), function(address), &bridges), "{address}");
             for port in [None, Some(address)] {
                 let _ = dmar.ats(address, port, &topology);
             }

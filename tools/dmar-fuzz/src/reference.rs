@@ -79,6 +79,53 @@ pub fn number(bytes: &[u8], offset: usize, width: usize) -> u64 {
     (0..width).map(|index| u64::from(bytes[offset + index]) << (8 * index)).sum()
 }
 
+/// Whether the scopes of a structure, which begin at `begin`, name a function, name a bridge above it, or cannot be read.
+fn relation(bytes: &[u8], begin: usize, segment: u16, device: Function, bridges: Bridges<'_>) -> (bool, bool, bool) {
+    let (mut named, mut below, mut doubt) = (false, false, false);
+    if segment != device.0 {
+        return (false, false, false);
+    }
+    for scope in scopes(bytes.get(begin..).unwrap_or(&[])) {
+        let Some(scope) = scope else {
+            doubt = true;
+            continue;
+        };
+        if !matches!(scope.scope_type, 1 | 2 | 5) {
+            continue;
+        }
+        let Some(end) = scope.end(segment, bridges) else { continue };
+        named |= end == device;
+        let behind = bridges(end).filter(|(secondary, _)| *secondary != 0 && scope.scope_type != 5);
+        below |= behind.is_some_and(|(first, last)| first <= device.1 && device.1 <= last);
+    }
+    (named, below, doubt)
+}
+
+/// Bases of the reserved regions of a function, in order; `Err` for one that cannot be used, or may be its.
+pub fn regions(table: &[u8], device: Function, bridges: Bridges<'_>) -> Vec<Result<u64, ()>> {
+    let walk = structures(table);
+    let mut regions = Vec::new();
+    for (_, structure_type, bytes) in walk.structures {
+        if structure_type != 1 {
+            continue;
+        }
+        if bytes.len() < 8 {
+            regions.push(Err(()));
+            continue;
+        }
+        let segment = u16::try_from(number(&bytes, 6, 2)).unwrap_or(0);
+        let (named, below, doubt) = relation(&bytes, 24, segment, device, bridges);
+        let lost = bytes.len() < 24 && segment == device.0;
+        if named || below {
+            regions.push(if region_is_usable(&bytes) { Ok(number(&bytes, 8, 8)) } else { Err(()) });
+        } else if doubt || lost {
+            regions.push(Err(()));
+        }
+    }
+    regions.extend(walk.broken_at.map(|_| Err(())));
+    regions
+}
+
 /// Register base of the unit that serves a function; `Err` where the table leaves a doubt or names none.
 pub fn unit_for(table: &[u8], device: Function, bridges: Bridges<'_>) -> Result<u64, ()> {
     let walk = structures(table);
@@ -98,19 +145,8 @@ pub fn unit_for(table: &[u8], device: Function, bridges: Bridges<'_>) -> Result<
         }
         let base = unit_base(&bytes).filter(|_| !is_cut);
         let Some(segment) = segment else { continue };
-        let (mut is_named, mut is_below) = (false, false);
-        for scope in scopes(bytes.get(16..).unwrap_or(&[])) {
-            match scope {
-                Some(scope) if matches!(scope.scope_type, 1 | 2 | 5) && segment == device.0 => {
-                    let Some(end) = scope.end(segment, bridges) else { continue };
-                    is_named |= end == device;
-                    let behind = bridges(end).filter(|(secondary, _)| *secondary != 0 && scope.scope_type != 5);
-                    is_below |= behind.is_some_and(|(first, last)| first <= device.1 && device.1 <= last);
-                }
-                Some(_) => {}
-                None => doubt |= segment == device.0,
-            }
-        }
+        let (is_named, is_below, is_doubtful) = relation(&bytes, 16, segment, device, bridges);
+        doubt |= is_doubtful;
         if is_named {
             named.push(base);
         } else if is_below {
