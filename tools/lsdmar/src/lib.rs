@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod damage;
+mod index;
 mod input;
 mod json;
 mod machine;

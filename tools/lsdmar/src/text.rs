@@ -2,6 +2,8 @@
 
 use dmar::{Andd, DeviceScope, Dmar, ScopeType};
 
+use crate::index::Index;
+
 /// The first hop of a path with its bus, and the further ones behind arrows: `00:1c.0 → 00.0`.
 pub fn path(segment: u16, scope: &DeviceScope<'_>) -> String {
     let mut text = if segment == 0 { String::new() } else { format!("{segment:04x}:") };
@@ -14,15 +16,15 @@ pub fn path(segment: u16, scope: &DeviceScope<'_>) -> String {
 }
 
 /// What a scope names, without its address.
-pub fn kind(scope: &DeviceScope<'_>, dmar: &Dmar<'_>) -> String {
+pub fn kind(scope: &DeviceScope<'_>, index: &Index) -> String {
     let id = scope.enumeration_id;
     match scope.scope_type {
         ScopeType::PciEndpoint => "PCI endpoint".into(),
         ScopeType::PciSubHierarchy => "PCI bridge and all below".into(),
         ScopeType::IoApic => format!("I/O APIC {id}"),
         ScopeType::MsiCapableHpet => format!("HPET {id}"),
-        ScopeType::AcpiNamespaceDevice => match dmar.andds().find(|andd| andd.device_number == id) {
-            Some(andd) => format!("ACPI device {id} {}", acpi_name(&andd)),
+        ScopeType::AcpiNamespaceDevice => match index.name(id) {
+            Some(name) => format!("ACPI device {id} {name}"),
             None => format!("ACPI device {id}"),
         },
         ScopeType::Unknown(other) => format!("unknown type {other}"),

@@ -6,6 +6,7 @@ use addr::PciAddress;
 use dmar::{Andd, DeviceScope, DeviceScopes, Dmar, DmarError, Drhd, Rmrr, ScopeType, SidpFlags, Structure};
 
 use crate::damage::short;
+use crate::index::Index;
 use crate::machine::Machine;
 use crate::text::{acpi_name, flags, kind, path, plural, printable, size};
 
@@ -31,15 +32,15 @@ impl Node {
 }
 
 /// What a tree is drawn of.
-struct Context<'t, 'a> {
-    dmar: &'t Dmar<'a>,
+struct Context<'t> {
+    index: Index,
     machine: Option<&'t Machine>,
 }
 
 /// The whole table. `damage` is what [`Dmar::parse_damaged`] said, `trailing` how many bytes of the file are not the
 /// table's; `machine` the machine that the table is of, where that is known.
 pub fn to_tree(dmar: &Dmar<'_>, damage: Option<DmarError>, trailing: usize, machine: Option<&Machine>) -> String {
-    let context = Context { dmar, machine };
+    let context = Context { index: Index::new(dmar), machine };
     let mut text = header(dmar);
     let mut children = Vec::new();
     let mut units = 0;
@@ -104,7 +105,7 @@ fn header(dmar: &Dmar<'_>) -> String {
     text
 }
 
-impl Context<'_, '_> {
+impl Context<'_> {
     /// `units` is how many DRHDs there are up to this structure.
     fn structure(&self, structure: &Structure<'_>, units: usize) -> Node {
         match structure {
@@ -116,7 +117,7 @@ impl Context<'_, '_> {
                 Node { text, children: self.scopes(atsr.segment, atsr.scopes(), false) }
             }
             Structure::Rhsa(rhsa) => {
-                let unit = self.dmar.drhds().position(|drhd| drhd.register_base == rhsa.register_base);
+                let unit = self.index.unit(rhsa.register_base);
                 let unit = unit.map_or("an unknown unit".to_string(), |unit| format!("unit {unit}"));
                 let (base, domain) = (rhsa.register_base, rhsa.proximity_domain);
                 Node::leaf(format!("affinity of {unit} at {base}: proximity domain {domain}"))
@@ -145,7 +146,7 @@ impl Context<'_, '_> {
             size(drhd.register_size.into()),
             drhd.segment
         );
-        if let Some(domain) = self.dmar.proximity_domain(drhd.register_base) {
+        if let Some(domain) = self.index.proximity_domain(drhd.register_base) {
             let _ = write!(text, ", proximity domain {domain}");
         }
         let mut children = self.scopes(drhd.segment, drhd.scopes(), false);
@@ -170,10 +171,10 @@ impl Context<'_, '_> {
     /// The lines of the scopes; `properties` says whether their flags mean something.
     fn scopes(&self, segment: u16, scopes: DeviceScopes<'_>, properties: bool) -> Vec<Node> {
         let good = scopes.iter().flatten();
-        let width = good.map(|scope| kind(&scope, self.dmar).chars().count()).max().unwrap_or(0);
+        let width = good.map(|scope| kind(&scope, &self.index).chars().count()).max().unwrap_or(0);
         let lines = scopes.iter().map(|scope| match scope {
             Ok(scope) => {
-                let mut text = format!("{:width$}  {}", kind(&scope, self.dmar), path(segment, &scope));
+                let mut text = format!("{:width$}  {}", kind(&scope, &self.index), path(segment, &scope));
                 if properties {
                     let _ = write!(text, "  {}", property_names(scope.flags).join(", "));
                 }

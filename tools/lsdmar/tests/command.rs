@@ -308,3 +308,20 @@ fn the_devices_of_the_machine_are_named() {
         assert!(text(&picture.stdout).contains(words), "{words}");
     }
 }
+
+#[test]
+fn the_longest_table_does_not_take_the_square_of_its_length() {
+    // Units with ACPI devices, their names and affinities: what is looked up for every line. Searching the table for each
+    // would take minutes.
+    let unit = b"\0\0\x18\0\0\0\0\0\0\0\xd9\xfe\0\0\0\0\x05\x08\0\0\x77\0\x02\0";
+    let affinity = b"\x03\0\x14\0\0\0\0\0\0\x10\xd9\xfe\0\0\0\0\0\0\0\0";
+    let name = b"\x04\0\x08\0\0\0\0\x01";
+    let structures: Vec<&[u8]> = [&unit[..], &affinity[..], &name[..]].repeat(20_000);
+    let bytes = table(&structures);
+    for format in ["-", "--svg"] {
+        let started = std::time::Instant::now();
+        let output = lsdmar(&[format, "-"][..if format == "-" { 1 } else { 2 }], &bytes);
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+        assert!(started.elapsed() < std::time::Duration::from_secs(30), "{format}: {:?}", started.elapsed());
+    }
+}

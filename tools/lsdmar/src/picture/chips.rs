@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use addr::{Bdf, PciAddress};
-use dmar::{Ats, Dmar, SidpFlags, Topology};
+use dmar::{Ats, SidpFlags, Topology};
 
+use crate::index::Index;
 use crate::machine::Machine;
 use crate::picture::canvas::{Block, Face, flow, pill, shorten, text_width};
 use crate::picture::places::{Key, Kind, Naming, Place, Places};
-use crate::text::acpi_name;
 use crate::tree::property_names;
 
 /// The widest that a line of a chip may be, and how many regions it shows by number.
@@ -16,8 +16,8 @@ const WIDEST: u32 = 280;
 const MOST_REGIONS: usize = 7;
 
 /// What the drawing of a device needs to know.
-pub struct Surroundings<'t, 'a> {
-    pub dmar: &'t Dmar<'a>,
+pub struct Surroundings<'t> {
+    pub index: Index,
     pub machine: Option<&'t Machine>,
 }
 
@@ -31,7 +31,7 @@ pub struct Bus<'p> {
 }
 
 /// A bus with all that hangs from it, wrapped at this width; `rest` hangs from it last.
-pub fn bus(surroundings: &Surroundings<'_, '_>, bus: &Bus<'_>, width: u32, rest: Option<Block>) -> Block {
+pub fn bus(surroundings: &Surroundings<'_>, bus: &Bus<'_>, width: u32, rest: Option<Block>) -> Block {
     const INDENT: u32 = 22;
     const DROP: u32 = 14;
     const GAP: u32 = 10;
@@ -132,7 +132,7 @@ fn address_text(bus: &Bus<'_>, hops: &[(u8, u8)]) -> String {
     }
 }
 
-fn device(surroundings: &Surroundings<'_, '_>, bus: &Bus<'_>, key: &Key, place: &Place, width: u32) -> Block {
+fn device(surroundings: &Surroundings<'_>, bus: &Bus<'_>, key: &Key, place: &Place, width: u32) -> Block {
     let chip = place_chip(surroundings, bus, key, place);
     if place.behind.is_empty() {
         return chip;
@@ -157,7 +157,7 @@ fn address(bus: &Bus<'_>, hops: &[(u8, u8)]) -> Option<PciAddress> {
     Some(PciAddress { segment: bus.segment, bdf: Bdf::new(number, *device, *function)? })
 }
 
-fn place_chip(surroundings: &Surroundings<'_, '_>, bus: &Bus<'_>, key: &Key, place: &Place) -> Block {
+fn place_chip(surroundings: &Surroundings<'_>, bus: &Bus<'_>, key: &Key, place: &Place) -> Block {
     let (hops, kind) = key;
     let (class, what) = match (kind, place.naming) {
         (Kind::Pci, Naming::AllBelow) => {
@@ -170,8 +170,8 @@ fn place_chip(surroundings: &Surroundings<'_, '_>, bus: &Bus<'_>, key: &Key, pla
         (Kind::IoApic(id), _) => ("ioapic", format!("I/O APIC {id}")),
         (Kind::Hpet(number), _) => ("hpet", format!("HPET {number}")),
         (Kind::Acpi(number), _) => {
-            let name = surroundings.dmar.andds().find(|andd| andd.device_number == *number);
-            ("acpi", name.map_or_else(|| format!("ACPI device {number}"), |andd| acpi_name(&andd)))
+            let name = surroundings.index.name(*number);
+            ("acpi", name.map_or_else(|| format!("ACPI device {number}"), str::to_string))
         }
         (Kind::Unknown(scope_type), _) => ("unknown", format!("scope type {scope_type}")),
     };

@@ -8,6 +8,7 @@ mod widths;
 use dmar::{Dmar, DmarError, Drhd};
 
 use crate::damage::{damages, short};
+use crate::index::Index;
 use crate::machine::Machine;
 use crate::picture::canvas::{Block, Face, flow, pill, shorten, text_width, wrap};
 use crate::picture::chips::{Bus, Surroundings, bus, chip};
@@ -38,7 +39,7 @@ const STYLE: &str = "\
 /// The whole picture. `damage` is what [`Dmar::parse_damaged`] said; `machine` the machine that the table is of, where
 /// that is known.
 pub fn to_svg(dmar: &Dmar<'_>, damage: Option<DmarError>, machine: Option<&Machine>) -> String {
-    let surroundings = Surroundings { dmar, machine };
+    let surroundings = Surroundings { index: Index::new(dmar), machine };
     let width = 2 * COLUMN + GAP;
     let (units, nobodys) = places(dmar);
     let mut cards: Vec<Block> = dmar
@@ -142,13 +143,13 @@ fn card(class: &str, title: &str, details: &str, labels: &[Block], body: &Block)
     card
 }
 
-fn unit_card(surroundings: &Surroundings<'_, '_>, index: usize, drhd: &Drhd<'_>, served: &Served) -> Block {
+fn unit_card(surroundings: &Surroundings<'_>, index: usize, drhd: &Drhd<'_>, served: &Served) -> Block {
     let segment = drhd.segment;
     let mut labels = Vec::new();
     if segment != 0 {
         labels.push(pill(&format!("segment {segment:04x}"), "fact"));
     }
-    if let Some(domain) = surroundings.dmar.proximity_domain(drhd.register_base) {
+    if let Some(domain) = surroundings.index.proximity_domain(drhd.register_base) {
         labels.push(pill(&format!("domain {domain}"), "fact"));
     }
     if drhd.include_pci_all() {
@@ -169,7 +170,7 @@ fn unit_card(surroundings: &Surroundings<'_, '_>, index: usize, drhd: &Drhd<'_>,
 }
 
 /// All buses of a unit below each other.
-fn buses(surroundings: &Surroundings<'_, '_>, served: &Served, rest: Option<Block>) -> Block {
+fn buses(surroundings: &Surroundings<'_>, served: &Served, rest: Option<Block>) -> Block {
     let inner = COLUMN - 32;
     let mut body = Block::new(0, 0);
     let mut y = 0;
@@ -188,7 +189,7 @@ fn buses(surroundings: &Surroundings<'_, '_>, served: &Served, rest: Option<Bloc
     body
 }
 
-fn nobodys_card(surroundings: &Surroundings<'_, '_>, served: &Served) -> Block {
+fn nobodys_card(surroundings: &Surroundings<'_>, served: &Served) -> Block {
     card("lost", "No unit", "their DMA is not remapped", &[], &buses(surroundings, served, None))
 }
 
