@@ -183,3 +183,65 @@ fn an_error_says_where_and_what() {
     assert_eq!(error.kind, ScopeErrorKind::PastEnd { length: 9, available: 8 });
     assert_eq!(format!("{error}"), "DMAR device scope at 0x40: length 9, but 8 bytes are left in the structure");
 }
+
+#[test]
+fn an_error_says_of_which_type_the_structure_is() {
+    for structure_type in 0..=6 {
+        let bytes = table(&[structure(structure_type, &[])]);
+        let error = Dmar::parse(&bytes).unwrap().structures().next().unwrap().unwrap_err();
+        let types = [error.is_drhd(), error.is_rmrr(), error.is_atsr(), error.is_satc(), error.is_sidp()];
+        assert_eq!(types, [0, 1, 2, 5, 6].map(|expected| structure_type == expected));
+        assert_eq!(error.structure_type(), Some(structure_type));
+        assert_eq!((error.scopes_lost(), error.include_pci_all()), (true, None));
+    }
+}
+
+#[test]
+fn what_a_cut_structure_still_says_is_read() {
+    let segments = |bytes: &[u8]| {
+        let table = table(&[bytes.to_vec()]);
+        let error = Dmar::parse(&table).unwrap().structures().next().unwrap().unwrap_err();
+        assert!(error.ends_table());
+        (error.segment(), error.include_pci_all(), error.scopes().iter().count())
+    };
+    let scope = [1, 8, 0, 0, 0, 0, 2, 0];
+    let cut = |structure_type: u8, fixed: usize| {
+        let mut bytes = vec![structure_type, 0, 99, 0, 1, 0, 7, 0];
+        bytes.resize(fixed, 0);
+        bytes.extend(scope);
+        bytes
+    };
+    for (structure_type, fixed, include_pci_all) in
+        [(0, 16, Some(true)), (1, 24, None), (2, 8, None), (5, 8, None), (6, 8, None)]
+    {
+        assert_eq!(segments(&cut(structure_type, fixed)), (Some(7), include_pci_all, 1), "type {structure_type}");
+        assert_eq!(segments(&cut(structure_type, fixed)[..7]).0, None);
+    }
+    for without_scopes in [3, 4, 7] {
+        assert_eq!(segments(&cut(without_scopes, 24)), (None, None, 0), "type {without_scopes}");
+    }
+}
+
+#[test]
+fn each_error_of_a_structure_says_what() {
+    let text = |bytes: Vec<u8>| {
+        let table = table(&[bytes]);
+        let error = Dmar::parse(&table).unwrap().structures().next().unwrap().unwrap_err();
+        format!("{error}")
+    };
+    for (structure, expected) in [
+        (vec![1], "DMAR structure at 0x30: 1 bytes are left in the table"),
+        (vec![1, 0, 3, 0], "DMAR structure at 0x30 of type 1: length below 4"),
+        (vec![1, 0, 5, 0], "DMAR structure at 0x30 of type 1: length 5, but 4 bytes are left in the table"),
+        (vec![1, 0, 4, 0], "DMAR structure at 0x30 of type 1: 4 bytes, its type needs 24"),
+        (drhd(0, 0, 0, &[]), "DMAR structure at 0x30 of type 0: register base 0"),
+        (drhd(0, 0, 0x800, &[]), "DMAR structure at 0x30 of type 0: register base 0x800 is not aligned"),
+        (
+            drhd(0, 0, 0xffff_ffff_ffff_f000, &[]),
+            "DMAR structure at 0x30 of type 0: registers at 0xfffffffffffff000 wrap",
+        ),
+        (rmrr(0, 0, 0, &[]), "DMAR structure at 0x30 of type 1: 0x0 to 0x0 is not whole pages"),
+    ] {
+        assert_eq!(text(structure), expected);
+    }
+}

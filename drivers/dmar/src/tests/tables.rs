@@ -29,6 +29,19 @@ fn x2apic_opt_out_means_nothing_without_interrupt_remapping() {
 }
 
 #[test]
+fn each_flag_is_a_bit() {
+    let mut bytes = table(&[]);
+    for flags in 0..=0xff {
+        bytes[37] = flags;
+        repair_checksum(&mut bytes);
+        let dmar = Dmar::parse(&bytes).unwrap();
+        assert_eq!(dmar.flags(), flags);
+        assert_eq!(dmar.interrupt_remapping(), flags % 2 == 1);
+        assert_eq!(dmar.dma_control_opt_in(), flags % 8 >= 4);
+    }
+}
+
+#[test]
 fn the_widest_host_address_width_does_not_wrap() {
     let mut bytes = table(&[]);
     bytes[36] = 0xff;
