@@ -13,7 +13,7 @@ mod seeds;
 
 pub use check::{Reached, check};
 pub use mutate::mutate;
-pub use parts::Parts;
+pub use parts::{Parts, repair};
 pub use seeds::{built_in, from_folder};
 
 /// The `number`-th input of this seed.

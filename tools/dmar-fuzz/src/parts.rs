@@ -58,6 +58,15 @@ impl Parts {
     }
 }
 
+/// Makes signature, length and checksum right, so that a parser reads on.
+pub fn repair(table: &mut [u8]) {
+    if let Some(signature) = table.get_mut(..4) {
+        signature.copy_from_slice(b"DMAR");
+    }
+    repair_length(table);
+    repair_checksum(table);
+}
+
 /// Makes the length field that of the table.
 pub fn repair_length(table: &mut [u8]) {
     let length = u32::try_from(table.len()).unwrap_or(u32::MAX);
