@@ -139,7 +139,9 @@ fn card(class: &str, title: &str, details: &str, labels: &[Block], body: &Block)
     let room = COLUMN.saturating_sub(x + labels.width + SIDE + 8);
     card.text(x, 26, &shorten(details, room, 13, Face::Mono), 13, Face::Mono, "pale");
     card.put(COLUMN.saturating_sub(labels.width + SIDE), 11, &labels);
-    card.put(SIDE, HEAD + SIDE, body);
+    if body.height > 0 {
+        card.put(SIDE, HEAD + SIDE, body);
+    }
     card
 }
 
@@ -162,9 +164,9 @@ fn unit_card(surroundings: &Surroundings<'_>, index: usize, drhd: &Drhd<'_>, ser
         ];
         chip("rest", &lines, &[])
     });
-    let mut details = format!("{} {}", drhd.register_base, size(drhd.register_size.into()));
+    let mut details = format!("{} · {}", drhd.register_base, size(drhd.register_size.into()));
     if served.buses.is_empty() && !drhd.include_pci_all() {
-        details += "   names no device";
+        details += " · names no device";
     }
     card("unit", &format!("Unit {index}"), &details, &labels, &buses(surroundings, served, rest))
 }
