@@ -145,7 +145,7 @@ DMA addresses of 39 bits; INTR_REMAP, DMA_CTRL_PLATFORM_OPT_IN
 
 #[test]
 fn json_has_every_field() {
-    let sidp = b"\x06\0\x10\0\x34\x12\x01\0\x01\x08\x1f\x55\0\0\x02\0";
+    let sidp = b"\x06\0\x10\0\x34\x12\x01\0\x01\x08\x1f\x55\x03\x04\x02\0";
     let rhsa = b"\x03\0\x14\0\x04\x03\x02\x01\0\0\xd9\xfe\0\0\0\0\x07\0\0\x80";
     let printed = as_json(&table(&[UNIT, REGION, rhsa, NAME, sidp, b"\x09\0\x06\0ab"]), None);
     let scope = |offset: u32, path: Value| {
@@ -156,6 +156,7 @@ fn json_has_every_field() {
     behind_bridge["length"] = 10.into();
     let mut with_properties = scope(146, json!([[2, 0]]));
     (with_properties["flags"], with_properties["reserved"]) = (31.into(), 0x55.into());
+    (with_properties["enumeration_id"], with_properties["start_bus"]) = (3.into(), 4.into());
     assert_eq!(
         printed,
         json!({
