@@ -4,18 +4,50 @@
 //! used is reported together with the devices that it names, so that the caller can refuse to hand those out. The
 //! caller copies the table once and parses the copy: the original lies in memory that a device may still write.
 //!
+//! To read it: [`Dmar::parse`], then [`Dmar::structures`] or those of one type, such as [`Dmar::drhds`]. To act on it:
+//!
+//! | question | answer |
+//! |---|---|
+//! | which unit serves this PCI function? | [`Dmar::unit_for`] |
+//! | which unit remaps this I/O APIC's or HPET's interrupts, and from which source-id? | [`Dmar::io_apic`], [`Dmar::hpet`] |
+//! | which unit serves this ACPI device? | [`Dmar::acpi_device`] |
+//! | which memory must stay mapped for it? | [`Dmar::reserved_regions`] |
+//! | may it have a device-TLB? | [`Dmar::ats`] |
+//! | what must its PASID table entry leave out? | [`Dmar::integrated_device_property`] |
+//! | which processors and memory is the unit near? | [`Dmar::proximity_domain`] |
+//! | what is wrong with the table? | [`Dmar::findings`], [`Dmar::contradictory_scopes`], [`Dmar::oddities`] |
+//!
+//! Firmware names devices by the bridges on the way to them, so a lookup takes a [`Topology`]: any function that reads a
+//! bridge's bus numbers from configuration space. A doubt is an error: the device is then handed out to nobody.
+//!
 //! ```
-//! # fn show(table: &[u8]) -> Result<(), dmar::DmarError> {
-//! let dmar = dmar::Dmar::parse(table)?;
-//! for structure in dmar.structures() {
-//!     match structure {
-//!         Ok(dmar::Structure::Drhd(unit)) => { let _ = (unit.register_base, unit.segment); }
-//!         Ok(_) => {}
-//!         Err(error) => { let _ = error.scopes(); /* these devices cannot be handed out */ }
+//! use addr::{Bdf, PciAddress};
+//! use dmar::{Dmar, LookupError};
+//!
+//! /// Where the registers of the network card's unit are, and the memory that must stay mapped for the card.
+//! fn unit_of_the_card(table: &[u8]) -> Result<(u64, Vec<(u64, u64)>), String> {
+//!     let dmar = Dmar::parse(table).map_err(|error| error.to_string())?;
+//!     for error in dmar.structures().filter_map(Result::err) {
+//!         eprintln!("{error}"); // and the lookups below keep its devices back
 //!     }
+//!     // A bridge at 00:1c.0 with the buses 2 to 4 behind it; a kernel reads registers 0x19 and 0x1a here.
+//!     let root_port = PciAddress { segment: 0, bdf: Bdf::new(0, 0x1c, 0).unwrap() };
+//!     let bridges = |bridge: PciAddress| (bridge == root_port).then_some((2, 4));
+//!     let card = PciAddress { segment: 0, bdf: Bdf::new(2, 0, 0).unwrap() };
+//!     let unit = dmar.unit_for(card, &bridges).map_err(|error: LookupError| error.to_string())?;
+//!     let regions = dmar.reserved_regions(card, &bridges).map(|region| {
+//!         region.map(|region| (region.base.as_u64(), region.limit.as_u64())).map_err(|error| error.to_string())
+//!     });
+//!     Ok((unit.register_base.as_u64(), regions.collect::<Result<_, _>>()?))
 //! }
-//! # Ok(())
-//! # }
+//!
+//! # let mut table = Vec::from(*b"DMAR\x78\0\0\0\x01\0OEMID OEMTABLE\0\0\0\0TEST\0\0\0\0\x26\x01");
+//! # table.resize(48, 0);
+//! # table.extend(*b"\0\0\x10\0\x01\0\0\0\0\0\xd9\xfe\0\0\0\0"); // INCLUDE_PCI_ALL
+//! # table.extend(*b"\x01\0\x20\0\0\0\0\0\0\0\0\x08\0\0\0\0\xff\xff\xff\x08\0\0\0\0\x02\x08\0\0\0\0\x1c\0");
+//! # table.extend(*b"\x04\0\x18\0\0\0\0\x01\\_SB.PCI0.I2C0\0\0");
+//! # table[9] = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)).wrapping_neg();
+//! assert_eq!(unit_of_the_card(&table), Ok((0xfed9_0000, vec![(0x800_0000, 0x8ff_ffff)])));
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
