@@ -47,7 +47,7 @@ fn is_printable(character: char) -> bool {
     // Beside control characters, those that change the direction or the width of what stands around them.
     !character.is_control()
         && !matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        && !matches!(character, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+        && !matches!(character, '\u{feff}' | '\u{fffd}'..='\u{ffff}')
 }
 
 /// A number of bytes, in the largest unit that it is a whole number of.

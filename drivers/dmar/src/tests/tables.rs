@@ -7,9 +7,11 @@ use crate::{Dmar, DmarError};
 
 #[test]
 fn the_header_is_decoded() {
-    let bytes = table(&[]);
+    let mut bytes = table(&[]);
+    bytes[8] = 2;
+    repair_checksum(&mut bytes);
     let dmar = Dmar::parse(&bytes).unwrap();
-    assert_eq!((dmar.host_address_width(), dmar.revision(), dmar.flags()), (39, 1, 0b101));
+    assert_eq!((dmar.host_address_width(), dmar.revision(), dmar.flags()), (39, 2, 0b101));
     assert!(dmar.interrupt_remapping() && !dmar.x2apic_opt_out() && dmar.dma_control_opt_in());
     assert_eq!(dmar.oem_ids(), (*b"OEMID ", *b"OEMTABLE"));
     assert_eq!(dmar.structures().count(), 0);
