@@ -10,15 +10,17 @@ from tools.judge import Failure, require
 #: What a processor takes in CR0, CR4 or CR8 against its manual is reported as `info:`; so is what a processor leaves open.
 PROBES = """
 cpuid-policy cpuid-unknown-leaves cpuid-prefixes mmio-setup mmio-forms mmio-flags mmio-step mmio-registers mmio-ipi
-apic-modes x2apic-registers x2apic-illegal tsc ud-vmx ud-svm ud-hypercall ud-monitor ud-xsetbv gp-rdpmc caches faults
+apic-modes apic-off x2apic-registers x2apic-illegal tsc tsc-write ud-vmx ud-svm ud-hypercall ud-monitor ud-xsetbv gp-rdpmc caches faults
 msr-unknown-read msr-unknown-write msr-prefixes msr-pat msr-efer msr-round-trip msr-swapgs msr-misc
 ports-unused ports-forms ports-serial cr0-bits cr0-task-switched cr0-msw cr0-illegal cr3-illegal cr4-bits cr4-illegal cr8
 page-fault page-protection page-reserved page-sizes page-flush
 timer-one-shot timer-halt timer-periodic timer-masked timer-count
-ipi ipi-order ipi-errors tpr-x2apic tpr-cr8 tpr-cr8-halt nesting eoi-order apic-disabled nmi
+ipi ipi-order ipi-errors tpr-x2apic tpr-cr8 tpr-cr8-halt nesting eoi-order apic-disabled
+nmi nmi-destinations nmi-nested nmi-step init-others
 window-sti window-popf window-mov-ss window-sti-cli window-exits
 faults-and-timer stack-fault-interrupt stack-fault-exception double-fault
-step-plain step-exits step-halt step-fault breakpoint dr-round-trip
+step-plain step-exits step-halt step-fault breakpoint dr-round-trip dr6-kept
+fault-resume-flag rom-read rom-write rom-modify rom-step rom-border rom-execute
 pci-address pci-host-bridge pci-nothing-else
 storm-msr storm-msr-numbers storm-efer-pat storm-apic storm-cr storm-cpuid
 """.split()
@@ -88,6 +90,8 @@ def ending(command_line, about, reason):
 
 NOWHERE = r"at guest-physical 0x40000[0-9a-f]{3}"
 
+IN_ROM = r"at guest-physical 0xf[0-9a-f]{4}"
+
 EXIT_CASES = [
     exit_case("exits", "every exit of the platform, with hostile values", answered_all),
     ending("triple-fault", "a fault that cannot be delivered", r"shut down \(triple fault\)"),
@@ -98,5 +102,9 @@ EXIT_CASES = [
     ending("page-table-nowhere", "page tables where no memory is", f"page tables are where no memory is, {NOWHERE}"),
     ending("stack-nowhere", "an interrupt whose frame goes where no memory is", f"no memory.*{NOWHERE}"),
     ending("descriptor-table-nowhere", "an exception whose gate is where no memory is", f"no memory.*{NOWHERE}"),
+    ending("stack-read-only", "an interrupt whose frame goes to read-only memory", f"not permitted, {IN_ROM}"),
+    ending("push-read-only", "PUSH to read-only memory", f"by an instruction that is not emulated .*{IN_ROM}"),
+    ending("store-across", "one store to memory and to read-only memory", f"to two pages, {IN_ROM}"),
+    ending("init-self", "an INIT of the guest to its only processor", r"reset its processor by an INIT"),
     ending("halt-forever", "HLT with interrupts disabled", r"halted with interrupts disabled"),
 ]

@@ -30,6 +30,14 @@ pub enum End {
     StackNowhere,
     /// A descriptor table where no memory is, and an exception.
     DescriptorTableNowhere,
+    /// An interrupt whose frame goes to read-only memory.
+    StackReadOnly,
+    /// PUSH to read-only memory, which is more than a store.
+    PushReadOnly,
+    /// One store to memory and to read-only memory.
+    StoreAcross,
+    /// An INIT to itself.
+    InitSelf,
     /// HLT with interrupts disabled, which nothing ends.
     HaltForever,
 }
@@ -64,7 +72,7 @@ impl Task {
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::TripleFault,
         Self::JumpNowhere,
         Self::ReadNowhere,
@@ -73,6 +81,10 @@ impl End {
         Self::PageTableNowhere,
         Self::StackNowhere,
         Self::DescriptorTableNowhere,
+        Self::StackReadOnly,
+        Self::PushReadOnly,
+        Self::StoreAcross,
+        Self::InitSelf,
         Self::HaltForever,
     ];
 
@@ -87,6 +99,10 @@ impl End {
             Self::PageTableNowhere => "page-table-nowhere",
             Self::StackNowhere => "stack-nowhere",
             Self::DescriptorTableNowhere => "descriptor-table-nowhere",
+            Self::StackReadOnly => "stack-read-only",
+            Self::PushReadOnly => "push-read-only",
+            Self::StoreAcross => "store-across",
+            Self::InitSelf => "init-self",
             Self::HaltForever => "halt-forever",
         }
     }

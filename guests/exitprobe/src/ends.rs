@@ -14,6 +14,11 @@ use addr::{GuestPhys, Vector};
 /// 1 GiB: above the guest's memory, below the machine's devices; no memory is there in a guest, and none that matters
 /// without a hypervisor.
 pub const NOWHERE: GuestPhys = GuestPhys::new(0x4000_0000);
+/// Read-only memory, with memory before it.
+const READ_ONLY: GuestPhys = GuestPhys::new(0xf_0000);
+/// The offset of the local APIC's interrupt command register, and in it: INIT, level assert, by id to 0.
+const COMMAND: usize = 0x300;
+const INIT: u32 = 5 << 8 | 1 << 14;
 /// What is stored nowhere, and in a register when the stack is nowhere.
 const PATTERN: u32 = 0x600d_f00d;
 
@@ -57,7 +62,25 @@ pub fn end(way: End) -> ! {
             // SAFETY: the next instruction cannot be fetched.
             unsafe { asm!("mov cr3, {}", in(reg) NOWHERE.as_u64()) };
         }
-        End::StackNowhere => stack_nowhere(nowhere),
+        End::StackNowhere => stack_at(nowhere),
+        End::StackReadOnly => stack_at(memory::mapped(READ_ONLY).as_mut_ptr()),
+        End::PushReadOnly => {
+            let stack: *mut u8 = memory::mapped(READ_ONLY).as_mut_ptr();
+            // SAFETY: nothing is stored; the stack pointer is put back.
+            unsafe {
+                asm!("mov {own}, rsp", "mov rsp, {stack}", "push rax", "mov rsp, {own}",
+                    own = out(reg) _, stack = in(reg) stack.wrapping_byte_add(0x1000));
+            }
+        }
+        End::StoreAcross => {
+            let border: *mut u8 = memory::mapped(READ_ONLY).as_mut_ptr();
+            // SAFETY: the bytes before read-only memory are nobody's.
+            unsafe { asm!("mov [{0}], {1:e}", in(reg) border.wrapping_byte_sub(2), in(reg) PATTERN) };
+        }
+        End::InitSelf => {
+            apic::initialize(trap::TIMER, trap::SPURIOUS);
+            apic::write(COMMAND, INIT);
+        }
         End::HaltForever => {
             // SAFETY: nothing comes after it.
             unsafe { asm!("cli", "hlt") };
@@ -75,9 +98,9 @@ pub fn end(way: End) -> ! {
     guest::fail(format_args!("{}-went-on", way.name()))
 }
 
-/// An interrupt comes while the stack pointer is nowhere and the program only stores to its own memory: the access that
+/// An interrupt comes while the stack pointer is at `place` and the program only stores to its own memory: the access that
 /// fails is not the instruction's.
-fn stack_nowhere(nowhere: *mut u32) -> ! {
+fn stack_at(place: *mut u32) -> ! {
     apic::initialize(trap::TIMER, trap::SPURIOUS);
     apic::write(SELF_IPI, u32::from(Vector(0x61).0));
     let mut own = 0u32;
@@ -91,7 +114,7 @@ fn stack_nowhere(nowhere: *mut u32) -> ! {
             "mov [{own}], eax",
             ".endr",
             "jmp 22b",
-            stack = in(reg) nowhere.wrapping_byte_add(0x1000),
+            stack = in(reg) place.wrapping_byte_add(0x1000),
             own = in(reg) &raw mut own,
             in("eax") PATTERN,
             options(noreturn),

@@ -23,6 +23,7 @@ const SELF_IPI: u32 = X2APIC_MSR + 0x3f;
 
 pub fn probe(list: &mut List) {
     list.probe("apic-modes", modes);
+    list.probe("apic-off", off);
     apic::initialize(TIMER, SPURIOUS);
     list.probe("x2apic-registers", registers);
     list.probe("x2apic-illegal", illegal);
@@ -63,6 +64,41 @@ fn modes() -> Verdict {
     let by_msr = read(ID).err();
     ensure!(trap::is_fault(by_msr, GENERAL_PROTECTION), "a register by MSR while disabled: {by_msr:x?}");
     taken("disabled to xAPIC", set_base(BSP | ENABLE), ENABLE)
+}
+
+/// Without its APIC the processor shows none: not in CPUID, and not at the page, which is none of it in x2APIC mode
+/// either. Begins in xAPIC mode and ends there.
+fn off() -> Verdict {
+    let shown = || guest_support::cpu::cpuid(1)[3] >> 9 & 1 != 0;
+    let page = apic::page();
+    let nothing = |when: &str| {
+        let before = super::control::read_cr8();
+        for register in (0..0x1000).step_by(16) {
+            page.write(register, 0x20);
+        }
+        for register in (0..0x1000).step_by(4) {
+            let value = page.read(register);
+            ensure!(value == u32::MAX, "{when}, register {register:#x} reads {value:#x}");
+        }
+        let after = super::control::read_cr8();
+        ensure!(after == before, "{when}, CR8 is {after} and was {before}");
+        Ok(())
+    };
+    ensure!(shown() && page.read(apic::ID) == 0, "CPUID shows no APIC, or its id is {:#x}", page.read(apic::ID));
+    set_base(BSP);
+    let hidden = !shown();
+    let checked = nothing("when it is disabled");
+    set_base(BSP | ENABLE);
+    set_base(BSP | ENABLE | EXTD);
+    let again = shown();
+    let checked_again = nothing("in x2APIC mode");
+    set_base(BSP);
+    set_base(BSP | ENABLE);
+    checked?;
+    checked_again?;
+    ensure!(hidden && again, "CPUID hides it when it is disabled: {hidden}; shows it when it is not: {again}");
+    ensure!(page.read(apic::ID) == 0, "then its id is {:#x}", page.read(apic::ID));
+    Ok(())
 }
 
 fn registers() -> Verdict {

@@ -25,6 +25,8 @@ pub fn probe(list: &mut List) {
     list.probe("step-fault", fault);
     list.probe("breakpoint", breakpoint);
     list.probe("dr-round-trip", round_trip);
+    list.probe("dr6-kept", status_kept);
+    list.probe("fault-resume-flag", resume_flag);
 }
 
 /// One debug exception, right after the instruction.
@@ -145,5 +147,50 @@ fn round_trip() -> Verdict {
         ensure!((zero, three) == (value, value), "{value:#x} reads {zero:#x} and {three:#x} after an exit");
         ensure!(status == DR7_NONE, "DR7 is {status:#x}");
     }
+    Ok(())
+}
+
+/// A debug exception changes of DR6 what it is about, and no other bit is cleared but by software.
+fn status_kept() -> Verdict {
+    const ACCESS_DETECTED: u64 = 1 << 13;
+    let cell = 0u64;
+    let stored;
+    // SAFETY: the debug registers are exitprobe's, and as they were in the end.
+    unsafe {
+        asm!("mov dr6, {}", in(reg) 0xffff_0ff2 | DR6_SINGLE_STEP | ACCESS_DETECTED);
+        stored = attempt!(
+            "mov dr0, rcx\n mov dr7, rdx\n mov [rcx], rax\n nop\n nop",
+            in("rcx") &raw const cell, in("rax") 0u64, in("rdx") DR7_STORE
+        );
+        asm!("mov dr7, {}", in(reg) DR7_NONE);
+        asm!("mov dr0, {}", in(reg) 0u64);
+    }
+    let expected = DR6_BREAKPOINT_0 | DR6_SINGLE_STEP | ACCESS_DETECTED;
+    // Whether B1 goes is the processor's to say.
+    let right = |caught: Exception| caught.vector == DEBUG && caught.dr6 & 0xe00d == expected;
+    ensure!(stored.is_some_and(right), "{stored:x?}");
+    Ok(())
+}
+
+/// The flags that a fault pushes have RF, whoever raises it; those of a trap do not.
+fn resume_flag() -> Verdict {
+    const RESUME_FLAG: u64 = 1 << 16;
+    // SAFETY: there is no such register and no such instruction, and nothing is mapped there.
+    let faults = unsafe {
+        [
+            attempt!("rdmsr", in("ecx") 0xdead_beefu32, out("eax") _, out("edx") _),
+            attempt!("wrmsr", in("ecx") 0xdead_beefu32, in("eax") 0u32, in("edx") 0u32),
+            attempt!("rdpmc", in("ecx") 0x7fff_ffffu32, out("eax") _, out("edx") _),
+            attempt!("vmcall", inout("eax") 0u32 => _, out("ecx") _, out("edx") _),
+            attempt!("ud2"),
+            attempt!("mov rax, [rdx]", out("rax") _, in("rdx") super::space::page(9)),
+        ]
+    };
+    for (number, caught) in faults.into_iter().enumerate() {
+        ensure!(caught.is_some_and(|caught| caught.rflags & RESUME_FLAG != 0), "fault {number}: {caught:x?}");
+    }
+    // SAFETY: it changes what is declared.
+    let (trapped, _) = unsafe { step!("rdtsc", out("eax") _, out("edx") _) };
+    ensure!(trapped.is_some_and(|caught| caught.rflags & RESUME_FLAG == 0), "a trap: {trapped:x?}");
     Ok(())
 }

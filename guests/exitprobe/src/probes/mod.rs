@@ -8,10 +8,12 @@ mod debug;
 mod delivery;
 mod instructions;
 mod msr;
+mod non_maskable;
 mod paging;
 mod pci;
 mod ports;
 mod priority;
+mod rom;
 mod space;
 mod storm;
 mod timer;
@@ -27,6 +29,7 @@ pub fn all(list: &mut List) {
     apic_page::probe(list);
     apic_mode::probe(list);
     list.probe("tsc", time_stamp_counter);
+    list.probe("tsc-write", time_stamp_counter_written);
     instructions::probe(list);
     msr::probe(list);
     ports::probe(list);
@@ -34,9 +37,11 @@ pub fn all(list: &mut List) {
     paging::probe(list);
     timer::probe(list);
     priority::probe(list);
+    non_maskable::probe(list);
     window::probe(list);
     delivery::probe(list);
     debug::probe(list);
+    rom::probe(list);
     pci::probe(list);
     storm::probe(list);
 }
@@ -66,5 +71,26 @@ fn time_stamp_counter() -> Verdict {
         ensure!(now >= last, "{now:#x} came after {last:#x}");
         last = now;
     }
+    Ok(())
+}
+
+/// The counter goes on from what was written, and can be put back.
+fn time_stamp_counter_written() -> Verdict {
+    const TIME_STAMP_COUNTER: u32 = 0x10;
+    const STEP: u64 = 1 << 40;
+    // More ticks than any of this takes.
+    const SLACK: u64 = 1 << 36;
+    let begin = guest_support::cpu::time_stamp();
+    // SAFETY: nothing waits for the clock here, and it is put back.
+    let caught = unsafe { msr::write(TIME_STAMP_COUNTER, begin + STEP) };
+    let (counted, read) = (guest_support::cpu::time_stamp(), msr::read(TIME_STAMP_COUNTER));
+    // SAFETY: as it would be.
+    let back = unsafe { msr::write(TIME_STAMP_COUNTER, guest_support::cpu::time_stamp().wrapping_sub(STEP)) };
+    let end = guest_support::cpu::time_stamp();
+    let expected = begin + STEP..begin + STEP + SLACK;
+    ensure!(caught.is_none() && back.is_none(), "{caught:x?}, {back:x?}");
+    ensure!(expected.contains(&counted), "{begin:#x} and a step on, it counts {counted:#x}");
+    ensure!(read.is_ok_and(|read| expected.contains(&read) && read >= counted), "RDMSR reads {read:x?}");
+    ensure!((begin..begin + SLACK).contains(&end), "{begin:#x} and back, it counts {end:#x}");
     Ok(())
 }

@@ -32,7 +32,6 @@ pub fn probe(list: &mut List) {
     list.probe("nesting", nesting);
     list.probe("eoi-order", end_of_interrupt_order);
     list.probe("apic-disabled", software_disabled);
-    list.probe("nmi", non_maskable);
 }
 
 /// Whether the vector's bit is set in a register of 256 bits.
@@ -288,24 +287,5 @@ fn software_disabled() -> Verdict {
     ensure!(count == 0 && later == 0, "{count} came while it was off, {later} after");
     ensure!(trap::count(Vector(0x62)) == 1, "nothing comes after it is on again");
     ensure!(trap::count(trap::SPURIOUS) == 0, "spurious interrupts came");
-    Ok(())
-}
-
-/// A non-maskable interrupt that the processor sends to itself. It comes at once, or not at all where the platform has
-/// none; the guest lives.
-fn non_maskable() -> Verdict {
-    /// Interrupt command: delivery mode NMI.
-    const NMI: u32 = 4 << 8;
-    trap::forget_interrupts();
-    apic::write(COMMAND, NMI);
-    let came = wait_for(PATIENCE_US, || trap::count(Vector(trap::NMI)) != 0);
-    super::pass(1000);
-    let count = trap::count(Vector(trap::NMI));
-    note(format_args!("an NMI that the processor sends to itself {}", if came { "comes" } else { "does not come" }));
-    ensure!(count <= 1, "it came {count} times");
-    // Another one: the end of the handler has unblocked it.
-    apic::write(COMMAND, NMI);
-    super::pass(1000);
-    ensure!(trap::count(Vector(trap::NMI)) == 2 * count, "the second: {} in all", trap::count(Vector(trap::NMI)));
     Ok(())
 }
