@@ -120,6 +120,18 @@ def found_on_host(run):
     require(not run.lines, "a machine was started")
 
 
+def bore_nmi(run):
+    """NMIs arrive while the guest runs: the hypervisor counts them and goes on, and the guest sees nothing of them."""
+    require(run.status == 0, f"exit status {run.status}")
+    run.require_line(r"attack forged-nmi: (blocked|harmless)$")
+    run.require_report(result="pass", dhcp="10.0.2.15", pings="10/10", attacks=1, after_attack_ping="1/1",
+                       unexpected_vectors=0, guest="done", quarantined=0)
+    # QEMU lets the messages pass. They are the only strays: no vector is among what is forged.
+    require(run.number("stray_interrupts") >= 1, "no NMI arrived")
+    run.forbid_line(r"FATAL|BREACH|^\[.*ERROR|which nobody was given")
+    return {key: run.report[key] for key in ("engine", "stray_interrupts")}
+
+
 def stormed(run):
     """A device that faults without end is taken out of service, and the machine goes on."""
     require(run.status == 0, f"exit status {run.status}")
@@ -280,6 +292,8 @@ CASES = [
     Case("console", "a key is typed, its interrupt remapped through the I/O APIC", answered,
          typed=[(r"report: dhcp=", "s")]),
     case_with("storm", "a device that faults without end", stormed, guest(command_line="attack storm"), trace=True),
+    case_with("forged-nmi", "a device sends NMIs to the processor while the guest runs", bore_nmi,
+              guest(command_line="nmi")),
     case_with("by-address", "the device named by its address", passed,
               guest(command_line="attack image=0x1000000", devices='"0000:00:03.0"')),
     case_with("root-port", "the device behind a PCI Express root port", passed_behind_bridge,

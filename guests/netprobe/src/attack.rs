@@ -68,9 +68,17 @@ impl<'a> Attacker<'a> {
 
     /// Makes the NIC write a packet to the interrupt range: see [`interrupt_message`] for what it means there.
     fn forge_interrupts(&mut self) -> Result<(), &'static str> {
-        let name = "forged-msi";
+        self.forge("forged-msi", interrupt_message::MAC)
+    }
+
+    /// The same, with non-maskable interrupts in it: the hypervisor's processor gets them where messages in compatibility
+    /// format pass, while the guest runs. They are no business of the guest's.
+    pub fn forge_non_maskable(&mut self) -> Result<(), &'static str> {
+        self.forge("forged-nmi", interrupt_message::NON_MASKABLE_MAC)
+    }
+
+    fn forge(&mut self, name: &str, mac: frame::Mac) -> Result<(), &'static str> {
         announce(name, interrupt_message::BUFFER, interrupt_message::LENGTH);
-        let mac = interrupt_message::MAC;
         // One descriptor and no broadcasts: the answer is the only packet that can be written there.
         self.nic.initialize(&Setup { mac, receive: Receive::OneAt(interrupt_message::BUFFER) })?;
         let received = self.provoke_answer(mac);

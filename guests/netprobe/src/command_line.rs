@@ -9,6 +9,8 @@ pub struct Options {
     pub attack: bool,
     /// `storm`: provoke faults continuously at the end.
     pub storm: bool,
+    /// `nmi`: forge non-maskable interrupts by the NIC's DMA.
+    pub nmi: bool,
     /// `no-network`: neither DHCP nor pings.
     pub no_network: bool,
     /// `image=ADDRESS`: the host-physical address of the hypervisor's image, which a device that escapes its
@@ -29,6 +31,7 @@ impl Options {
             match word.split_once('=') {
                 None if word == "attack" => options.attack = true,
                 None if word == "storm" => options.storm = true,
+                None if word == "nmi" => options.nmi = true,
                 None if word == "no-network" => options.no_network = true,
                 Some(("image", value)) => options.image = Some(Iova::new(number(value).ok_or(BadOption(word))?)),
                 _ if index == 0 && word.contains('/') => {}
@@ -62,9 +65,10 @@ mod tests {
 
     #[test]
     fn every_option_is_understood_in_any_order() {
-        let expected = Options { attack: true, storm: true, no_network: true, image: Some(Iova::new(0x100_0000)) };
-        assert_eq!(Options::parse("storm image=0x1000000 no-network attack"), Ok(expected));
-        assert_eq!(Options::parse("attack\tno-network  image=16777216\nstorm"), Ok(expected));
+        let expected =
+            Options { attack: true, storm: true, nmi: true, no_network: true, image: Some(Iova::new(0x100_0000)) };
+        assert_eq!(Options::parse("storm image=0x1000000 nmi no-network attack"), Ok(expected));
+        assert_eq!(Options::parse("attack\tno-network  image=16777216\nstorm nmi"), Ok(expected));
     }
 
     #[test]

@@ -63,8 +63,14 @@ fn run(boot_info: &BootInfo) -> Result<(), Failure> {
         let answered = network.ping_gateway(&mut nic, PINGS);
         report::entry("pings", format_args!("{answered}/{PINGS}"));
     }
-    if options.attack {
-        Attacker::new(&mut nic, network.addresses()).everything(options.image).map_err(Failure)?;
+    if options.attack || options.nmi {
+        let mut attacker = Attacker::new(&mut nic, network.addresses());
+        if options.attack {
+            attacker.everything(options.image).map_err(Failure)?;
+        }
+        if options.nmi {
+            attacker.forge_non_maskable().map_err(Failure)?;
+        }
         if !options.no_network {
             let answered = network.ping_gateway(&mut nic, 1);
             report::entry("after_attack_ping", format_args!("{answered}/1"));

@@ -51,6 +51,10 @@ pub const LENGTH: u64 = 64;
 /// of a fixed message with vector 52h.
 pub const MAC: Mac = [0x52, 0x00, 0x00, 0x00, 0x52, 0x00];
 
+/// As [`MAC`], and its last two bytes are the data of an NMI: the messages at FEE0_0020 and FEE0_0040 are those. Only for a
+/// machine that is asked whether it bears them.
+pub const NON_MASKABLE_MAC: Mac = [0x52, 0x00, 0x00, 0x00, 0x00, 0x04];
+
 /// What an interrupt message asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message {
@@ -111,8 +115,8 @@ mod tests {
     use crate::frame;
 
     /// What the gateway answers: 60 bytes of frame, and 4 more zeros from QEMU's.
-    fn reply() -> Vec<u8> {
-        let mut packet = frame::arp_reply([0x52, 0x55, 10, 0, 2, 2], [10, 0, 2, 2], MAC, [10, 0, 2, 15]).to_vec();
+    fn reply(mac: Mac) -> Vec<u8> {
+        let mut packet = frame::arp_reply([0x52, 0x55, 10, 0, 2, 2], [10, 0, 2, 2], mac, [10, 0, 2, 15]).to_vec();
         packet.resize(LENGTH as usize, 0);
         packet
     }
@@ -142,12 +146,26 @@ mod tests {
             index(0x8002),
             index(2),
         ];
-        assert_eq!(messages(&reply()).collect::<Vec<_>>(), expected);
+        assert_eq!(messages(&reply(MAC)).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn the_other_packet_differs_in_two_messages() {
+        let (all, others): (Vec<_>, Vec<_>) =
+            (messages(&reply(MAC)).collect(), messages(&reply(NON_MASKABLE_MAC)).collect());
+        for (index, (message, other)) in all.iter().zip(&others).enumerate() {
+            if index == 1 || index == 9 {
+                assert_eq!(*other, compatibility(false, 4, 0));
+            } else {
+                assert_eq!(other, message, "{index}");
+            }
+        }
+        assert_eq!(NON_MASKABLE_MAC[0] & 3, 2, "a local unicast address");
     }
 
     #[test]
     fn no_message_that_reaches_a_processor_can_stop_it() {
-        for message in messages(&reply()) {
+        for message in messages(&reply(MAC)) {
             let Message::Compatibility { destination, logical, delivery_mode, vector } = message else { continue };
             let reaches_nobody = logical && destination == 0;
             let does_nothing = delivery_mode == 6 || delivery_mode == 0 && vector == Vector(0);
@@ -158,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_packet_forges_an_interrupt_in_either_format() {
-        let all: Vec<_> = messages(&reply()).collect();
+        let all: Vec<_> = messages(&reply(MAC)).collect();
         assert!(all.contains(&compatibility(false, 0, 0x52)));
         assert!(all.contains(&Message::Remappable { index: Some(1) }));
     }
