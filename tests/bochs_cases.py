@@ -5,6 +5,7 @@ import typing
 
 from cases import bore_nmi, guest
 from exit_cases import EXIT_CASES, answered_all
+from multiboot_cases import MULTIBOOT_CASES
 from tools.judge import Run, require
 
 #: Processor models of Bochs by what they offer to a hypervisor, the most capable first (`tests/rigs/bochs.sh models`).
@@ -97,5 +98,5 @@ CASES = [
 ] + [
     # Guests that end by the hypervisor's hand, judged as under SVM.
     Case(case.name, case.about, case.judge, models=POSTING[:1], prepare=case.prepare, options=case.options)
-    for case in EXIT_CASES[1:]
+    for case in EXIT_CASES[1:] + MULTIBOOT_CASES
 ]
