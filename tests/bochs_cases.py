@@ -3,7 +3,6 @@ import dataclasses
 import pathlib
 import typing
 
-from cases import bore_nmi, guest
 from exit_cases import EXIT_CASES, answered_all
 from multiboot_cases import MULTIBOOT_CASES
 from tools.judge import Run, require
@@ -75,16 +74,6 @@ def assigned(run):
     return {key: run.report[key] for key in ("exits", "device_interrupts")}
 
 
-def prepare_nmi(folder):
-    (folder / "config.toml").write_text(guest(command_line="nmi"))
-
-
-def bore_nmi_by_vmx(run):
-    """As under SVM."""
-    run.require_report(engine="vmx")
-    return bore_nmi(run)
-
-
 CASES = [
     Case("no-extension", "a processor without virtualization is refused in words", refused, models=NO_EXTENSION),
     Case("exits", "a guest that probes every exit, on each kind of processor", probed, prepare=EXIT_CASES[0].prepare,
@@ -93,8 +82,6 @@ CASES = [
          rig="nested", timeout=600),
     Case("nested-no-posting", "the same, and KVM offers no APIC virtualization", assigned, models=POSTING[:1], rig="nested",
          options=("--kvm-options", "enable_apicv=0"), timeout=600),
-    Case("nested-nmi", "a device sends NMIs to the processor while the guest runs", bore_nmi_by_vmx, models=POSTING[:1],
-         rig="nested", options=("--config", "{folder}/config.toml"), prepare=prepare_nmi, timeout=600),
 ] + [
     # Guests that end by the hypervisor's hand, judged as under SVM.
     Case(case.name, case.about, case.judge, models=POSTING[:1], prepare=case.prepare, options=case.options)

@@ -15,7 +15,7 @@ msr-unknown-read msr-unknown-write msr-prefixes msr-pat msr-efer msr-round-trip 
 ports-unused ports-forms ports-serial cr0-bits cr0-task-switched cr0-msw cr0-illegal cr3-illegal cr4-bits cr4-illegal cr8
 page-fault page-protection page-reserved page-sizes page-flush
 timer-one-shot timer-halt timer-periodic timer-masked timer-count
-ipi ipi-order ipi-errors tpr-x2apic tpr-cr8 tpr-cr8-halt nesting eoi-order apic-disabled
+ipi ipi-order ipi-errors tpr-x2apic tpr-cr8 tpr-cr8-pending tpr-cr8-halt nesting eoi-order apic-disabled
 nmi nmi-destinations nmi-nested nmi-step init-others
 window-sti window-popf window-mov-ss window-sti-cli window-exits
 faults-and-timer stack-fault-interrupt stack-fault-exception double-fault

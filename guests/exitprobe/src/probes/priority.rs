@@ -28,6 +28,7 @@ pub fn probe(list: &mut List) {
     list.probe("ipi-errors", errors);
     list.probe("tpr-x2apic", || held_back(Way::Register));
     list.probe("tpr-cr8", || held_back(Way::Cr8));
+    list.probe("tpr-cr8-pending", written_while_pending);
     list.probe("tpr-cr8-halt", halt_after_lowering);
     list.probe("nesting", nesting);
     list.probe("eoi-order", end_of_interrupt_order);
@@ -181,6 +182,26 @@ fn take_all() {
         apic::read(apic::TASK_PRIORITY);
     }
     interrupts::disable();
+}
+
+/// CR8 is written while an interrupt waits for interrupts to be enabled.
+fn written_while_pending() -> Verdict {
+    interrupts::disable();
+    trap::forget_interrupts();
+    send(0x61);
+    for class in [5, 6, 15, 0, 6] {
+        let caught = write_cr8(class);
+        ensure!(caught.is_none() && read_cr8() == class, "class {class}: {caught:x?}, reads {}", read_cr8());
+    }
+    take();
+    let early = trap::taken();
+    write_cr8(5);
+    take();
+    let came = trap::count(Vector(0x61));
+    write_cr8(0);
+    take_all();
+    ensure!(early == 0 && came == 1, "{early} came at class 6, and {came} at class 5");
+    Ok(())
 }
 
 /// A processor that has lowered CR8 and halts at once is woken by what that lets in.

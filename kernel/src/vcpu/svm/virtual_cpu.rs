@@ -21,6 +21,8 @@ use crate::vcpu::{Combined, Event, Exit, FrameSource, Mode, Registers, Start, Vi
 use addr::{HostPhys, Vector};
 use interrupts::VirtualInterrupt;
 
+/// CR8 among the control registers whose writes exit.
+const CR8: u16 = 1 << 8;
 /// RFLAGS.
 const RFLAGS_TRAP: u64 = 1 << 8;
 const RFLAGS_INTERRUPT: u64 = 1 << 9;
@@ -49,6 +51,8 @@ pub struct SvmVirtualCpu<W = Machine> {
     nmi_blocked: bool,
     /// The caller wants to know when the guest can take an interrupt.
     window_wanted: bool,
+    /// The caller wants to know when the guest writes CR8.
+    priority_exit_wanted: bool,
     /// The next entry flushes this guest's translations.
     flush: bool,
     /// The processor has shut down, and its state is undefined.
@@ -91,6 +95,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             nmi_waiting: false,
             nmi_blocked: false,
             window_wanted: false,
+            priority_exit_wanted: false,
             // The address space id may have been another guest's before the machine was started again.
             flush: true,
             shut_down: false,
@@ -116,6 +121,10 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         control.tlb_control = flush_control;
         control.clean_bits = 0;
         virtual_interrupt.arm(control);
+        // QEMU's TCG does not survive that CR8 is written while a virtual interrupt is pending: it takes it for a change
+        // from another thread, and ends. There the write is made with none pending.
+        let fragile = self.capabilities.is_tcg && virtual_interrupt != VirtualInterrupt::None;
+        control.intercept_cr_write = if self.priority_exit_wanted || fragile { CR8 } else { 0 };
         if iret_exits {
             control.intercept_instructions |= intercept::IRET;
         }

@@ -5,8 +5,6 @@ use crate::vcpu::svm::spec::vmcb::EFER_SVME;
 use crate::vcpu::{ControlState, GeneralProtection, NotNow, Segment, SegmentName};
 use addr::Vector;
 
-/// CR8 among the control registers whose writes exit.
-const CR8: u16 = 1 << 8;
 const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
 const EFER_LONG_MODE_ACTIVE: u64 = 1 << 10;
 /// SCE, LME, LMA and NXE: what a guest may set. It is shown no feature that has another bit.
@@ -27,7 +25,7 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
         self.vmcb.control.exit_code = 0;
         self.vmcb.control.next_rip = 0;
         (self.pending, self.interrupt, self.window_wanted, self.shut_down) = (None, None, false, false);
-        (self.nmi_waiting, self.nmi_blocked) = (false, false);
+        (self.nmi_waiting, self.nmi_blocked, self.priority_exit_wanted) = (false, false, false);
         self.flush = true;
     }
 
@@ -132,8 +130,7 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
     }
 
     fn request_priority_exit(&mut self, wanted: bool) {
-        let writes = &mut self.vmcb.control.intercept_cr_write;
-        *writes = *writes & !CR8 | if wanted { CR8 } else { 0 };
+        self.priority_exit_wanted = wanted;
     }
 
     fn task_priority(&self) -> u8 {

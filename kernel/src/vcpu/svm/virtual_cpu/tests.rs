@@ -284,6 +284,22 @@ fn the_handler_of_a_fault_finds_the_resume_flag() {
     }
 }
 
+#[test]
+fn on_the_emulator_cr8_is_not_written_while_an_interrupt_is_pending() {
+    let written = |vmcb: &mut Vmcb, _: &mut Registers| {
+        assert_eq!((vmcb.control.intercept_cr_write, vmcb.control.interrupt_control & interrupt_control::IRQ), (0, 0));
+        vmcb.save.dr6 |= DR6_SINGLE_STEP;
+        vmcb.control.exit_code = EXCEPTION + 1;
+    };
+    for (is_tcg, wanted, exits_at_write) in [(true, true, true), (true, false, false), (false, true, false)] {
+        let script = Script::default().then(exits(CR8_WRITE)).then(written).then(exits(HLT));
+        let mut cpu = cpu_with(Capabilities { is_tcg, ..EMULATOR }, script);
+        cpu.request_interrupt_window(wanted);
+        cpu.run();
+        assert_eq!(cpu.world.entries[0].control.intercept_cr_write, if exits_at_write { CR8 } else { 0 });
+    }
+}
+
 const NMI_INJECTED: u64 = 0x8000_0202;
 
 /// What each entry delivered, and whether IRET exited.
