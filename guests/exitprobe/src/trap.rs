@@ -86,12 +86,14 @@ macro_rules! attempt {
 }
 pub(crate) use attempt;
 
-/// Executes one instruction with RFLAGS.TF set. The value is an `Option<Exception>`, and how long the instruction was.
+/// Executes one instruction with RFLAGS.TF set. The value is an `Option<Exception>`, and how long the instruction was. RBX,
+/// which cannot be an operand, is kept.
 macro_rules! step {
     ($instruction:expr $(, $($operands:tt)*)?) => {{
         $crate::trap::begin();
         let length: u64;
         core::arch::asm!(
+            "push rbx",
             "lea {length}, [rip + 22f]",
             "mov [rip + {start}], {length}",
             "lea {length}, [rip + 33f]",
@@ -107,6 +109,7 @@ macro_rules! step {
             "pushfq",
             "and dword ptr [rsp], 0xfffffeff",
             "popfq",
+            "pop rbx",
             length = out(reg) length,
             start = sym $crate::trap::START,
             resume = sym $crate::trap::RESUME,
