@@ -108,3 +108,9 @@ EXIT_CASES = [
     ending("init-self", "an INIT of the guest to its only processor", r"reset its processor by an INIT"),
     ending("halt-forever", "HLT with interrupts disabled", r"halted with interrupts disabled"),
 ]
+
+#: Where the processor takes what a processor with VMX refuses: an entry that fails on a machine.
+REFUSED_ENTRY_CASES = [
+    ending("entry-refused", "an entry that the processor refuses",
+           r"the processor refused to run the guest \(code 0xf+\): CR0\.NW is set and CR0\.CD is clear"),
+]

@@ -18,14 +18,14 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from cases import CASES as MACHINE_CASES  # noqa: E402
-from exit_cases import EXIT_CASES  # noqa: E402
+from exit_cases import EXIT_CASES, REFUSED_ENTRY_CASES  # noqa: E402
 from multiboot_cases import MULTIBOOT_CASES  # noqa: E402
 from tools.judge import Failure, Run  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-CASES = MACHINE_CASES + EXIT_CASES + MULTIBOOT_CASES
+CASES = MACHINE_CASES + EXIT_CASES + REFUSED_ENTRY_CASES + MULTIBOOT_CASES
 
 
 def run_case(case, qemu, folder):

@@ -38,6 +38,8 @@ pub enum End {
     StoreAcross,
     /// An INIT to itself.
     InitSelf,
+    /// A value in CR0 that a processor refuses, on an emulator that takes it: then it is the entry that is refused.
+    EntryRefused,
     /// HLT with interrupts disabled, which nothing ends.
     HaltForever,
 }
@@ -72,7 +74,7 @@ impl Task {
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TripleFault,
         Self::JumpNowhere,
         Self::ReadNowhere,
@@ -85,6 +87,7 @@ impl End {
         Self::PushReadOnly,
         Self::StoreAcross,
         Self::InitSelf,
+        Self::EntryRefused,
         Self::HaltForever,
     ];
 
@@ -103,6 +106,7 @@ impl End {
             Self::PushReadOnly => "push-read-only",
             Self::StoreAcross => "store-across",
             Self::InitSelf => "init-self",
+            Self::EntryRefused => "entry-refused",
             Self::HaltForever => "halt-forever",
         }
     }

@@ -8,6 +8,7 @@ use x86_64::VirtAddr;
 use x86_64::instructions::tables::lidt;
 use x86_64::structures::DescriptorTablePointer;
 
+use crate::probes::control::{self, CACHE_DISABLE, NOT_WRITE_THROUGH};
 use crate::{guest, trap};
 use addr::{GuestPhys, Vector};
 
@@ -76,6 +77,13 @@ pub fn end(way: End) -> ! {
             let border: *mut u8 = memory::mapped(READ_ONLY).as_mut_ptr();
             // SAFETY: the bytes before read-only memory are nobody's.
             unsafe { asm!("mov [{0}], {1:e}", in(reg) border.wrapping_byte_sub(2), in(reg) PATTERN) };
+        }
+        End::EntryRefused => {
+            // SAFETY: caching is not what the code relies on; CPUID exits. RBX is not used any more.
+            unsafe {
+                asm!("mov cr0, {}", "cpuid", in(reg) (control::read_cr0() | NOT_WRITE_THROUGH) & !CACHE_DISABLE,
+                    out("eax") _, out("ecx") _, out("edx") _);
+            }
         }
         End::InitSelf => {
             apic::initialize(trap::TIMER, trap::SPURIOUS);

@@ -15,8 +15,8 @@ const TASK_SWITCHED: u64 = 1 << 3;
 const NUMERIC_ERROR: u64 = 1 << 5;
 const WRITE_PROTECT: u64 = 1 << 16;
 const ALIGNMENT_MASK: u64 = 1 << 18;
-const NOT_WRITE_THROUGH: u64 = 1 << 29;
-const CACHE_DISABLE: u64 = 1 << 30;
+pub const NOT_WRITE_THROUGH: u64 = 1 << 29;
+pub const CACHE_DISABLE: u64 = 1 << 30;
 
 /// CR4.
 const VME: u64 = 1;

@@ -2,7 +2,7 @@
 
 mod apic_mode;
 mod apic_page;
-mod control;
+pub mod control;
 mod cpuid;
 mod debug;
 mod delivery;

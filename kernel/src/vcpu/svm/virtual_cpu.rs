@@ -17,7 +17,7 @@ use crate::vcpu::svm::region::Region;
 use crate::vcpu::svm::spec::vmcb::{INTERRUPT_SHADOW, TLB_FLUSH_ADDRESS_SPACE, TLB_FLUSH_ALL, TLB_FLUSH_NOTHING, Vmcb};
 use crate::vcpu::svm::spec::{exit_code, intercept, interrupt_control};
 use crate::vcpu::svm::{Capabilities, SvmError, initial, injection};
-use crate::vcpu::{Combined, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine};
+use crate::vcpu::{Combined, EntryFailure, Event, Exit, FrameSource, Mode, Registers, Start, VirtualCpu, combine};
 use addr::{HostPhys, Vector};
 use interrupts::VirtualInterrupt;
 
@@ -63,8 +63,9 @@ pub struct SvmVirtualCpu<W = Machine> {
 struct Entry {
     rip: u64,
     shadow: bool,
-    /// The state broke no rule of VMRUN that is checked here.
-    sound: bool,
+    /// On QEMU's TCG: the first rule of VMRUN that the state broke. After an entry that it refuses, the hypervisor's own
+    /// state may be in the control block.
+    broken_rule: Option<&'static str>,
     /// What it delivered.
     injected: Option<Event>,
 }
@@ -130,10 +131,12 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
         }
         (save.rax, save.rsp) = (self.registers.rax, self.registers.rsp);
         let (rip, shadow) = (save.rip, control.interrupt_state & INTERRUPT_SHADOW != 0);
-        // Only QEMU's TCG needs to be asked: see `refused_write`.
-        let sound = self.capabilities.is_tcg
-            && consistency_errors(&self.vmcb, self.capabilities.physical_address_bits).next().is_none();
-        let entry = Entry { rip, shadow, sound, injected };
+        let capabilities = self.capabilities;
+        let broken_rule = capabilities
+            .is_tcg
+            .then(|| consistency_errors(&self.vmcb, capabilities.physical_address_bits).next())
+            .flatten();
+        let entry = Entry { rip, shadow, broken_rule, injected };
 
         self.world.enter(&mut self.vmcb, &mut self.registers);
 
@@ -180,7 +183,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             let virtual_interrupt = self.virtual_interrupt(at_iret);
             let iret_exits = nmi || !at_iret && (self.nmi_blocked || self.nmi_waiting);
             let entry = self.enter(virtual_interrupt, iret_exits);
-            if refused_write::is_one(&self.vmcb, &entry) {
+            if refused_write::is_one(&self.vmcb, &entry, self.capabilities.is_tcg) {
                 self.answer_refused_write(&entry);
                 continue;
             }
@@ -207,7 +210,13 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
                     return exit;
                 }
             } else if !(at_iret || interrupt_can_go) {
-                return self.decode();
+                let exit = self.decode();
+                return match (exit, entry.broken_rule) {
+                    (Exit::EntryFailed(failure), Some(rule)) => {
+                        Exit::EntryFailed(EntryFailure::new(failure.code, core::iter::once(rule)))
+                    }
+                    _ => exit,
+                };
             }
         }
     }

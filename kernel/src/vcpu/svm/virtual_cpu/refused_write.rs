@@ -14,8 +14,11 @@ use crate::vcpu::svm::spec::vmcb::Vmcb;
 const GENERAL_PROTECTION: u8 = 13;
 
 /// Whether the guest ended by such a write.
-pub(super) fn is_one(vmcb: &Vmcb, entry: &Entry) -> bool {
-    is_entry_failure(&vmcb.control) && entry.sound && vmcb.control.exit_interrupt_info & VALID == 0
+pub(super) fn is_one(vmcb: &Vmcb, entry: &Entry, is_tcg: bool) -> bool {
+    is_tcg
+        && is_entry_failure(&vmcb.control)
+        && entry.broken_rule.is_none()
+        && vmcb.control.exit_interrupt_info & VALID == 0
 }
 
 impl<W: WorldSwitch> SvmVirtualCpu<W> {

@@ -300,6 +300,19 @@ fn on_the_emulator_cr8_is_not_written_while_an_interrupt_is_pending() {
     }
 }
 
+#[test]
+fn on_the_emulator_the_rule_that_a_refused_entry_broke_is_the_one_from_before() {
+    // The hypervisor's state is in the control block then.
+    let refuses = |vmcb: &mut Vmcb, _: &mut Registers| {
+        vmcb.save.cr0 = 0x8001_0033;
+        vmcb.control.exit_code = INVALID;
+    };
+    let mut cpu = cpu_with(Capabilities { is_tcg: true, ..EMULATOR }, Script::default().then(refuses));
+    cpu.vmcb.save.cr0 |= 1 << 29;
+    let Exit::EntryFailed(failure) = cpu.run() else { panic!("not an entry failure") };
+    assert_eq!(failure.reasons[..2], [Some("CR0.NW is set and CR0.CD is clear"), None]);
+}
+
 const NMI_INJECTED: u64 = 0x8000_0202;
 
 /// What each entry delivered, and whether IRET exited.
