@@ -118,7 +118,7 @@ impl Edu {
 
     /// Lets the device send its MSI with this address and data.
     pub fn program_msi(&self, address: u64, data: u16) {
-        assert!(self.msi.program(&mut Ports(self.machine.clone()), self.address, address, data));
+        assert!(self.msi.program(&mut Ports(self.machine.clone()), self.address, address, data, 1));
     }
 
     /// Sends the MSI.
