@@ -53,6 +53,8 @@ struct Machine {
     attacks: Attacks,
     name: String,
     complaints: u32,
+    /// How many bytes of the line that the guest is printing have been shown.
+    shown: usize,
     /// The vector of this machine that stands for the guest's doorbell, once it was rung.
     doorbell: Option<Vector>,
     /// What the guest asked of its functions and is to be done before it runs again.
@@ -65,6 +67,28 @@ impl Machine {
         self.complaints = self.complaints.saturating_add(1);
         if self.complaints <= MAXIMUM_COMPLAINTS {
             log::warn!("guest {:?}: {what}", self.name);
+        }
+    }
+
+    /// Shows what the guest has printed of a line, as far as it was not shown before.
+    fn show(&mut self, text: &str) {
+        let rest = match text.get(self.shown..).filter(|_| self.shown > 0 && serial::go_on()) {
+            Some(rest) => rest,
+            None => {
+                // The serial line never reports an error.
+                let _ = write!(serial::line(), "[{}] ", self.name);
+                text
+            }
+        };
+        let _ = serial::same_line().write_str(rest);
+        self.shown = text.len();
+    }
+
+    /// Shows a line that the guest has not ended, such as a prompt.
+    fn show_unfinished(&mut self, text: &str) {
+        if text.len() > self.shown {
+            self.show(text);
+            serial::leave_unfinished();
         }
     }
 
@@ -157,8 +181,9 @@ impl Host for Machine {
     }
 
     fn line(&mut self, line: String) {
-        // The serial line never reports an error.
-        let _ = writeln!(serial::line(), "[{}] {line}", self.name);
+        self.show(&line);
+        self.shown = 0;
+        let _ = serial::same_line().write_str("\n");
         let Some(claims) = line.strip_prefix("report: ") else { return };
         for word in claims.split(' ') {
             if let Some((key, value)) = word.split_once('=') {
@@ -209,6 +234,7 @@ impl<E: Engine> Life<E> {
             attacks: Attacks::default(),
             name: guest.name.clone(),
             complaints: 0,
+            shown: 0,
             doorbell: None,
             due: Vec::new(),
         };
@@ -359,6 +385,7 @@ impl<E: Engine> Life<E> {
 
     /// The guest has halted: so does this processor, until something is there for the guest or for the machine.
     fn wait_for_interrupt(&mut self) {
+        self.machine.show_unfinished(self.guest.platform.line());
         loop {
             self.serve_machine();
             let guest = &mut self.guest;

@@ -18,9 +18,11 @@ const MAXIMUM_POLLS: u32 = 20_000;
 /// The serial line, or nothing where no UART answered.
 pub struct Serial {
     uart: Option<Uart16550<PioBackend>>,
+    /// The last line has no end yet: a guest's, which may go on.
+    unfinished: bool,
 }
 
-static SERIAL: Mutex<Serial> = Mutex::new(Serial { uart: None });
+static SERIAL: Mutex<Serial> = Mutex::new(Serial { uart: None, unfinished: false });
 
 impl Serial {
     fn send(&mut self, byte: u8) {
@@ -57,11 +59,31 @@ pub fn open() {
     }
 }
 
-/// The line, for one message. The hypervisor prints with interrupts disabled and from one CPU, so the lock is free
+/// The line, for one message that begins a line of its own; see [`same_line`].
+pub fn line() -> MutexGuard<'static, Serial> {
+    let mut serial = same_line();
+    if core::mem::take(&mut serial.unfinished) {
+        serial.send(b'\r');
+        serial.send(b'\n');
+    }
+    serial
+}
+
+/// Says that what was written last is no whole line, and that who wrote it may go on.
+pub fn leave_unfinished() {
+    same_line().unfinished = true;
+}
+
+/// Whether the line that was [left unfinished](leave_unfinished) is still the last one; whoever asks goes on with it.
+pub fn go_on() -> bool {
+    core::mem::take(&mut same_line().unfinished)
+}
+
+/// The line where it is. The hypervisor prints with interrupts disabled and from one CPU, so the lock is free
 /// except when a fault or an NMI interrupts a message: then the line is taken over, for a broken line that tells
 /// of the fault is worth more than silence.
 #[expect(unsafe_code, reason = "breaks a lock whose holder was interrupted by a fault")]
-pub fn line() -> MutexGuard<'static, Serial> {
+pub fn same_line() -> MutexGuard<'static, Serial> {
     for _ in 0..1000 {
         if let Some(guard) = SERIAL.try_lock() {
             return guard;

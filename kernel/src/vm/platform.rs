@@ -308,6 +308,11 @@ impl<M: GuestMemoryAccess> Platform<M> {
         offset_in_page(address, self.apic.page()?)
     }
 
+    /// What the guest printed without an end of line so far.
+    pub fn line(&self) -> &str {
+        self.serial.line()
+    }
+
     /// Ends the guest's output: what it printed without an end of line.
     pub fn take_rest_of_line(&mut self) -> Option<String> {
         self.serial.take_rest()

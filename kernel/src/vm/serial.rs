@@ -57,6 +57,16 @@ pub struct SerialPort {
     /// The transmitter has become empty, and the guest was not told yet.
     transmitter_empty: bool,
     line: String,
+    escape: Escape,
+}
+
+/// How far a terminal's control sequence has come (ECMA-48: ESC, `[`, parameters, a final byte).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Escape {
+    #[default]
+    None,
+    Begun,
+    Parameters,
 }
 
 impl SerialPort {
@@ -147,15 +157,33 @@ impl SerialPort {
     }
 
     /// What was written of a line that has no end yet.
+    pub fn line(&self) -> &str {
+        &self.line
+    }
+
+    /// Takes what was written of a line that has no end yet.
     pub fn take_rest(&mut self) -> Option<String> {
         (!self.line.is_empty()).then(|| core::mem::take(&mut self.line))
     }
 
     fn transmit(&mut self, byte: u8) -> Option<String> {
+        // A guest must not be able to move the cursor over the hypervisor's own lines: a control sequence is left out.
+        self.escape = match (self.escape, byte) {
+            (_, 0x1b) => Escape::Begun,
+            (Escape::Begun, b'[') => Escape::Parameters,
+            (Escape::Parameters, 0x20..0x40) => Escape::Parameters,
+            (Escape::Parameters, 0x40..0x7f) => {
+                self.escape = Escape::None;
+                return None;
+            }
+            _ => Escape::None,
+        };
+        if self.escape != Escape::None {
+            return None;
+        }
         match byte {
             b'\n' => return Some(core::mem::take(&mut self.line)),
             b'\r' => {}
-            // A guest must not be able to move the cursor over the hypervisor's own lines.
             b' '..=b'~' | b'\t' => self.line.push(char::from(byte)),
             _ => self.line.push('?'),
         }
@@ -183,8 +211,8 @@ mod tests {
     #[test]
     fn lines_come_out_whole_and_harmless() {
         let mut port = SerialPort::default();
-        assert_eq!(print(&mut port, b"one\r\ntwo\n\nthr\x1b[2Jee"), ["one", "two", ""]);
-        assert_eq!(port.take_rest().as_deref(), Some("thr?[2Jee"));
+        assert_eq!(print(&mut port, b"one\r\ntwo\n\nth\x1b[2;3Hr\x1b[Ke\x1b\x07e\x1b"), ["one", "two", ""]);
+        assert_eq!(port.take_rest().as_deref(), Some("thre?e"));
         assert_eq!(port.take_rest(), None);
         let lines = print(&mut port, &[b'x'; 1000]);
         assert!(lines.iter().all(|line| line.len() == MAXIMUM_LINE) && lines.len() == 4);
