@@ -87,6 +87,8 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
             Leaf { eax: own.eax.min(HIGHEST_BASIC), ..own }
         }
         1 => features(context, Leaf { eax: signature(&processor), ..processor(1, 0) }),
+        // The local APIC's timer never stops (ARAT): without it, a kernel that has no other timer never leaves it alone.
+        6 => Leaf { eax: 1 << 2, ..Leaf::default() },
         7 if subleaf == 0 => Leaf { ebx: processor(7, 0).ebx & STRUCTURED_EBX, ..Leaf::default() },
         0xb => Leaf {
             // One thread, one core: each level has one logical processor, and the levels end at once.
@@ -213,7 +215,7 @@ mod tests {
         let extended = ask(0x8000_0001, 0);
         assert_eq!(extended.ecx >> 2 & 1, 0, "SVM");
         assert_eq!(extended.edx >> 27 & 1, 0, "RDTSCP");
-        for leaf in [2, 4, 5, 6, 0xa, 0xd, 0x14, 0x4000_0001, 0x8000_000a, 0x8000_001f, u32::MAX] {
+        for leaf in [2, 4, 5, 0xa, 0xd, 0x14, 0x4000_0001, 0x8000_000a, 0x8000_001f, u32::MAX] {
             assert_eq!(ask(leaf, 0), Leaf::default(), "{leaf:#x}");
         }
         assert_eq!(ask(7, 1), Leaf::default());
