@@ -366,11 +366,16 @@ fn no_fetch_by_halves_finds_half_of_one_assignment_and_half_of_another() {
         let (mut old, mut new) = (board.domain(1), board.domain(2));
         board.map(&mut old, 0x1000, A, 0x2000);
         board.map(&mut new, 0x2000, B, 0x2000);
+        // A device that stays in the old domain: nothing of the new one may be cached under its id.
+        board.assign(OTHER, &old);
+        assert_eq!(board.write(OTHER, 0x1000), Ok(A), "{kind}");
         let seen = watch(&board.machine, true);
         board.assign(NIC, &old);
         board.assign(NIC, &new);
         board.unit.clear(&mut board.memory, NIC).unwrap();
         board.assign(NIC, &old);
+        board.unit.clear(&mut board.memory, NIC).unwrap();
+        board.assign(NIC, &new);
         board.machine.clear_hook();
         let allowed = BTreeSet::from([(0x1000, A), (0x2000, A + 0x1000), (0x2000, B), (0x3000, B + 0x1000)]);
         let reached: BTreeSet<_> = seen.take().into_iter().filter(|&(_, host)| host != 0).collect();

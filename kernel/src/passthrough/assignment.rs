@@ -107,6 +107,7 @@ impl Passthrough {
         memory: &GuestMemory,
     ) -> Result<(), String> {
         let refuse = |why: String| format!("device {address} cannot be assigned: {why}");
+        self.units.recover();
         let bridges = Bridges(&self.functions);
         let dmar = self.dmar.as_ref().ok_or_else(|| refuse("no usable DMAR table".to_string()))?;
         let base = self.units.serving(dmar, address, &bridges).map_err(refuse)?;

@@ -180,6 +180,17 @@ impl Units {
         });
     }
 
+    /// Makes units that have failed an invalidation usable again, if they can be: they must forget all that they have
+    /// cached.
+    pub fn recover(&mut self) {
+        for RemappingUnit { unit, tables, base, .. } in self.iter_mut().filter(|unit| unit.unit.is_poisoned()) {
+            match unit.recover(tables) {
+                Ok(()) => log::info!("unit at {base}: it has forgotten everything, and is used again"),
+                Err(error) => log::error!("unit at {base}: {error}"),
+            }
+        }
+    }
+
     /// The working unit with registers at `base`.
     pub fn at(&mut self, base: HostPhys) -> Option<&mut RemappingUnit> {
         self.units.iter_mut().find(|unit| unit.base == base && unit.failure.is_none())
