@@ -172,7 +172,12 @@ fn a_domain_id_that_is_used_again_brings_nothing_back() {
         board.map(&mut old, 0x1000, A, 0x2000);
         board.assign(NIC, &old);
         assert_eq!(board.write(NIC, 0x1000), Ok(A));
+        // The device goes on all the time: what is forgotten too early is remembered again.
+        board.machine.on_event(|machine, _| {
+            let _ = (write(machine, NIC, 0x1000), write(machine, NIC, 0x2000));
+        });
         board.unit.clear(&mut board.memory, NIC).unwrap();
+        board.machine.clear_hook();
         old.table.destroy(&mut board.memory).complete(&paging::NeverLoaded, &mut board.memory).unwrap();
 
         let mut new = board.domain(1);

@@ -62,11 +62,25 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     }
 
     /// What a call of the queue means for the unit and for devices.
-    fn judge<M: DmaMemory, T>(&mut self, memory: &mut M, outcome: Result<T, QueueError>) -> Result<T, Error> {
-        let suspects = match &mut self.interface {
-            Some(Interface::Queue(queue)) => queue.take_suspects(),
-            _ => Sources::default(),
-        };
+    fn judge<M: DmaMemory, T: Default>(&mut self, memory: &mut M, outcome: Result<T, QueueError>) -> Result<T, Error> {
+        let (mut suspects, unsure) = self.take_suspects();
+        let mut forgiven = true;
+        for source in unsure.iter() {
+            // Each alone, and all that it keeps, which is what was asked of it and more.
+            let alone = self.device_tlbs.all_of(source);
+            let answered = alone.is_some()
+                && self
+                    .begin_quietly(memory, &mut alone.into_iter())
+                    .and_then(|submitted| self.complete_quietly(memory, submitted))
+                    .is_ok();
+            if !answered {
+                forgiven = false;
+                suspects.add(source);
+            }
+        }
+        if unsure.iter().next().is_some() {
+            suspects.extend(&self.take_suspects().0);
+        }
         let mut isolated = None;
         for source in suspects.iter() {
             self.device_tlbs.remove(source);
@@ -79,6 +93,11 @@ impl<R: Registers, C: Clock> Unit<R, C> {
                 Err(Error::OutOfOrder { step: Step::Invalidate, needs: "the invalidation queue" })
             }
             (Ok(_) | Err(QueueError::DeviceTimeout { .. }), Some(source)) => Err(Error::DeviceIsolated(source)),
+            (Err(QueueError::DeviceTimeout { source: Some(_) }), None)
+                if forgiven && unsure.iter().next().is_some() =>
+            {
+                Ok(T::default())
+            }
             // It had nothing to take away.
             (Err(QueueError::DeviceTimeout { source: Some(source) }), None) => Err(Error::DeviceIsolated(source)),
             (Ok(done), None) => Ok(done),
@@ -86,6 +105,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
                 self.poisoned = true;
                 Err(Error::Invalidation(error))
             }
+        }
+    }
+
+    fn take_suspects(&mut self) -> (Sources, Sources) {
+        match &mut self.interface {
+            Some(Interface::Queue(queue)) => queue.take_suspects(),
+            _ => Default::default(),
         }
     }
 

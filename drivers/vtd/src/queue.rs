@@ -30,6 +30,12 @@ impl Submitted {
     pub(crate) const NOTHING: Self = Self { first: 1, last: 0 };
 }
 
+impl Default for Submitted {
+    fn default() -> Self {
+        Self::NOTHING
+    }
+}
+
 /// The driver's side of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -41,6 +47,7 @@ pub(crate) struct Queue {
     /// The failure of the sequence numbers from the first to the second.
     failure: Option<(u32, u32, QueueError)>,
     suspects: Sources,
+    unsure: Sources,
 }
 
 /// Whether a status word that holds `last` says that `expected` is complete. Numbers wrap.
@@ -51,7 +58,7 @@ fn reached(last: u32, expected: u32) -> bool {
 impl Queue {
     /// A queue in an empty ring.
     pub(crate) fn new(ring: Ring) -> Self {
-        Self { ring, sequence: 0, settled: 0, failure: None, suspects: Sources::default() }
+        Self { ring, sequence: 0, settled: 0, failure: None, suspects: Sources::default(), unsure: Sources::default() }
     }
 
     /// Gives hardware a batch, in several pieces if it is longer than half of the ring; all but the last are then
@@ -108,9 +115,9 @@ impl Queue {
         }
     }
 
-    /// The devices that failed an invalidation since the last call.
-    pub(crate) fn take_suspects(&mut self) -> Sources {
-        core::mem::take(&mut self.suspects)
+    /// The devices that failed an invalidation since the last call, and those of which one has.
+    pub(crate) fn take_suspects(&mut self) -> (Sources, Sources) {
+        (core::mem::take(&mut self.suspects), core::mem::take(&mut self.unsure))
     }
 
     /// Ends a batch with its wait, and tells hardware.
@@ -151,9 +158,8 @@ impl Queue {
     ) -> Result<(), QueueError> {
         let mut recovery = Recovery::default();
         let outcome = self.poll_with(&mut recovery, port, memory);
-        recovery.suspects.iter().for_each(|source| {
-            self.suspects.add(source);
-        });
+        self.suspects.extend(&recovery.suspects);
+        self.unsure.extend(&recovery.unsure);
         if let Err(error) = outcome {
             // Whatever of this generation is still under way must never be taken for the completion of a later wait, and
             // is not submitted again.

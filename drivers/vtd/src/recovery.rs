@@ -14,14 +14,16 @@ use crate::{DmaMemory, Registers};
 use addr::Bdf;
 use core::sync::atomic::{Ordering, fence};
 
-/// How often what is under way is submitted again before it is given up. Each time at least one device less is asked,
-/// unless hardware times out for no reason.
+/// How often what is under way is submitted again although no device is found that has not answered. Where one is found,
+/// one less is asked the next time.
 const ATTEMPTS: u8 = 8;
+/// Devices that are told apart: as many as a unit keeps a list of.
+const MAXIMUM: usize = 32;
 
 /// Some devices.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Sources {
-    list: [Option<Bdf>; 8],
+    list: [Option<Bdf>; MAXIMUM],
 }
 
 impl Sources {
@@ -40,6 +42,13 @@ impl Sources {
         false
     }
 
+    /// Adds others, as far as they fit.
+    pub(crate) fn extend(&mut self, others: &Self) {
+        for source in others.iter() {
+            self.add(source);
+        }
+    }
+
     pub(crate) fn contains(&self, source: Bdf) -> bool {
         self.list.contains(&Some(source))
     }
@@ -56,6 +65,9 @@ pub(crate) struct Recovery {
     pub failure: Option<QueueError>,
     /// Devices that did not answer, or answered what was not asked.
     pub suspects: Sources,
+    /// Devices of which one did not answer, and the unit does not say which.
+    pub unsure: Sources,
+    /// Devices that are not asked again.
     silent: Sources,
     attempts: u8,
 }
@@ -115,19 +127,27 @@ impl Recovery {
     ) -> Result<(), QueueError> {
         let (first, end) = (ring.pending(), ring.tail());
         let named = (port.window.read(IQERCD) >> IQERCD_ITESID_SHIFT) as u16;
+        let before = self.silent;
         if named != 0 {
-            self.note_silent(Bdf::from_u16(named));
+            self.silent.add(Bdf::from_u16(named));
+            self.suspects.add(Bdf::from_u16(named));
         } else {
-            // A unit that does not say which: all that were asked.
-            let mut index = first;
-            while index != end {
-                if let Some(source) = ring.read(memory, index).device_tlb_source() {
-                    self.note_silent(source);
-                }
-                index = ring.next(index);
+            // A unit that does not say which: one of those that were asked.
+            let (asked, with_pasid) = self.asked(ring, memory);
+            // Asked alone, a device forgets what it keeps for requests without PASID, and nothing else.
+            let known = asked.iter().nth(1).is_none() || with_pasid;
+            for source in asked.iter() {
+                self.silent.add(source);
+                if known {
+                    self.suspects.add(source)
+                } else {
+                    self.unsure.add(source)
+                };
             }
         }
-        self.attempts += 1;
+        if self.silent == before {
+            self.attempts += 1;
+        }
         if self.attempts > ATTEMPTS {
             port.window.clear(FSTS, FaultStatus::ITE.bits());
             return Err(QueueError::DeviceTimeout { source: None });
@@ -170,11 +190,20 @@ impl Recovery {
         }
     }
 
-    fn note_silent(&mut self, source: Bdf) {
-        // Who does not fit is asked again, and noted the next time.
-        if self.silent.add(source) {
-            self.suspects.add(source);
+    /// The devices that what is under way asks, and that are still asked; and whether any is asked for a PASID.
+    fn asked<M: DmaMemory>(&self, ring: &Ring, memory: &M) -> (Sources, bool) {
+        let (mut asked, mut with_pasid) = (Sources::default(), false);
+        let mut index = ring.pending();
+        while index != ring.tail() {
+            let descriptor = ring.read(memory, index);
+            let source = descriptor.device_tlb_source();
+            if let Some(source) = source.filter(|source| !self.silent.contains(*source)) {
+                asked.add(source);
+                with_pasid |= descriptor.descriptor_type() == DescriptorType::PasidDeviceTlb;
+            }
+            index = ring.next(index);
         }
+        (asked, with_pasid)
     }
 }
 

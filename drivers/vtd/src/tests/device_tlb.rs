@@ -134,6 +134,48 @@ fn a_device_that_does_not_answer_loses_its_assignment_and_is_not_asked_again() {
 }
 
 #[test]
+fn devices_are_asked_alone_where_the_unit_does_not_say_who_was_silent() {
+    for silent in [0, 1, 2, 3, 12] {
+        let fake = Fake::with(CAP, ATS);
+        let (mut unit, mut memory) = fake.up();
+        let all: super::std::vec::Vec<_> = (0..12).map(|number| Bdf::from_u16(0x200 + number)).collect();
+        for source in &all {
+            assign(&mut unit, &mut memory, *source, 5).unwrap();
+        }
+        fake.inner(|inner| {
+            inner.names_silent = false;
+            inner.silent = all.iter().take(silent).map(|source| source.as_u16()).collect();
+        });
+        fake.take_log();
+        let result = unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]);
+        assert_eq!(result.is_err(), silent > 0, "{silent}: {result:?}");
+        assert!(
+            silent == 0
+                || matches!(result, Err(Error::DeviceIsolated(source)) if source.as_u16() < 0x200 + silent as u16)
+        );
+        let told = executed(&fake);
+        for (number, source) in all.iter().enumerate() {
+            assert_eq!(unit.assignment(&memory, *source).is_some(), number >= silent, "{silent}: {source}");
+            let forgot = told.iter().any(|(d, _)| *d == pages(*source, 0x3000, 0) || *d == pages(*source, 0, 64));
+            assert_eq!(forgot, number >= silent, "{silent}: {source}");
+        }
+        assert!(!unit.is_poisoned());
+        unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]).unwrap();
+    }
+    // A timeout that was nobody's: all answer when they are asked alone, and everything is done.
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    for source in [SOURCE, Bdf::from_u16(0x0108)] {
+        assign(&mut unit, &mut memory, source, 5).unwrap();
+    }
+    fake.inner(|inner| inner.device_error = 1 << 6);
+    unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]).unwrap();
+    assert!(unit.assignment(&memory, SOURCE).is_some());
+    let told = executed(&fake);
+    assert!(told.contains(&(pages(SOURCE, 0, 64), true)));
+}
+
+#[test]
 fn a_silent_device_fails_the_move_that_it_was_in() {
     for exchanges in [false, true] {
         let fake = Fake::with(CAP, ATS);
