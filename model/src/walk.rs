@@ -116,7 +116,7 @@ impl Unit {
         match self.root_table >> 10 & 3 {
             0 => self.remap_legacy(memory, request, address),
             1 if self.configuration.scalable_mode => self.remap_scalable(memory, request, address),
-            3 => Err(fault(Reason::ABORTED, request, address, false)),
+            3 if self.configuration.abort_dma => Err(fault(Reason::ABORTED, request, address, false)),
             _ => Err(fault(Reason::TABLE_MODE, request, address, false)),
         }
     }

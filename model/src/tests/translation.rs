@@ -143,8 +143,13 @@ fn pass_through_and_domain_rules_are_watched() {
 
 #[test]
 fn abort_and_unknown_table_modes_block_everything() {
-    for (mode, reason) in [(3, Reason::ABORTED), (1, Reason::TABLE_MODE)] {
-        let machine = translating(Configuration::default());
+    for (abort_dma, mode, reason) in [
+        (true, 3, Reason::ABORTED),
+        (false, 3, Reason::TABLE_MODE),
+        (true, 2, Reason::TABLE_MODE),
+        (true, 1, Reason::TABLE_MODE),
+    ] {
+        let machine = translating(Configuration { abort_dma, ..Configuration::default() });
         machine.write64(0, RTADDR, ROOT | mode << 10);
         machine.write32(0, GCMD, TE | QIE | SRTP);
         assert_eq!(read(&machine, 0x1000), Err(reason));

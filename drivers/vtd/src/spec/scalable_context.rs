@@ -69,12 +69,10 @@ pub struct ScalableContextEntry {
 impl ScalableContextEntry {
     /// DTE (bit 2): translation requests and translated requests are served; only with ECAP.DT.
     pub const DEVICE_TLB_ENABLE: u64 = 1 << 2;
-    /// PASIDE (bit 3): requests with PASID are served; only with ECAP.PASID.
-    pub const PASID_ENABLE: u64 = 1 << 3;
 
     /// A present entry: requests without PASID are translated as if they had the PASID `rid_pasid`; those with a
     /// PASID only if `pasid_enable`; translation requests and translated requests only if `device_tlb_enable`. Faults
-    /// are recorded (FPD = 0), page requests refused (PRE = 0).
+    /// are recorded (FPD = 0), page requests refused (PRE = 0). PASIDE is reserved without ECAP.PASID.
     pub const fn new(
         directory: HostPhys,
         size: DirectorySize,
