@@ -795,6 +795,8 @@ fn legacy_mode_attaches_by_context_entries() {
     assert_eq!(result, Err(Error::NotAtomic(SOURCE)));
     let result = unit.reattach(&mut memory, SOURCE, None, DomainId(9), Translation::PassThrough);
     assert_eq!(result, Err(Error::NotAtomic(SOURCE)));
+    attach(&mut unit, &mut memory, 9, second(TABLE)).unwrap();
+    assert_eq!(unit.attachment(&memory, SOURCE, None), Some((DomainId(9), second(TABLE))));
     attach(&mut unit, &mut memory, 9, Translation::PassThrough).unwrap();
     let entry = fake.inner(|inner| (inner.memory[&(inner.others[&0x20] + 0x12 * 16)] & !0xfff) + 0xb4 * 16);
     assert_eq!(words::<2>(&fake, entry), [9, 0x902], "four levels are the most that there are");
