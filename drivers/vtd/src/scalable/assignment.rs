@@ -129,21 +129,23 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// translations (section 6.5.3.3).
     fn forget_all<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf, domains: &Domains) -> Result<(), Error> {
         if !self.root_table_set {
-            return Ok(());
-        }
-        if domains.too_many {
+            // Hardware has not seen the table yet; setting it invalidates everything.
+        } else if domains.too_many {
             self.invalidate_all_translations(memory)?;
-            self.device_tlbs.remove(source);
-            return Ok(());
+        } else {
+            self.forget_each(memory, source, domains)?;
         }
+        self.device_tlbs.remove(source);
+        Ok(())
+    }
+
+    fn forget_each<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf, domains: &Domains) -> Result<(), Error> {
         let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
         let domains = domains.list.into_iter().flatten();
         let pasids = domains.clone().map(Descriptor::pasid_cache_domain);
         let pages = domains.map(|domain| Descriptor::iotlb_domain(domain, drain));
         let unit = core::iter::once(Descriptor::context_cache_device(DomainId(0), source)).chain(pasids).chain(pages);
         let submitted = self.begin(memory, &mut unit.chain(self.device_tlb_of_all(source)))?;
-        self.complete(memory, submitted)?;
-        self.device_tlbs.remove(source);
-        Ok(())
+        self.complete(memory, submitted)
     }
 }

@@ -426,9 +426,15 @@ fn before_the_root_table_is_set_nothing_needs_to_be_forgotten() {
     unit.attach(&mut memory, SOURCE, pasid(0x8000), DomainId(9), first(TABLE)).unwrap();
     unit.use_device_tlb(&mut memory, SOURCE, Some(DEVICE)).unwrap();
     unit.use_device_tlb(&mut memory, SOURCE, None).unwrap();
+    unit.use_device_tlb(&mut memory, SOURCE, Some(DEVICE)).unwrap();
     unit.clear(&mut memory, SOURCE).unwrap();
     attach(&mut unit, &mut memory, 9, first(TABLE)).unwrap();
     unit.bring_up(&mut memory, &CONFIGURATION).unwrap();
+    fake.take_log();
+    let change =
+        Invalidation { root: TABLE, start: Iova::new(0), len: 0x1000, tables_changed: true, only_added: false };
+    let _ = unit.invalidate(&mut memory, DomainId(9), &change).unwrap();
+    assert_eq!(device_descriptors(&fake), [], "it keeps nothing any more");
     assert_eq!(unit.attachment(&memory, SOURCE, None), Some((DomainId(9), first(TABLE))));
 }
 
