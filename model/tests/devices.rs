@@ -381,11 +381,19 @@ fn no_fetch_by_halves_finds_half_of_one_assignment_and_half_of_another() {
         let seen = watch(&board.machine, true);
         board.assign(NIC, &old);
         board.assign(NIC, &new);
-        board.unit.clear(&mut board.memory, NIC).unwrap();
-        board.assign(NIC, &old);
-        board.unit.clear(&mut board.memory, NIC).unwrap();
-        board.assign(NIC, &new);
+        for domain in [&old, &new] {
+            board.unit.clear(&mut board.memory, NIC).unwrap();
+            // What was cached with the other half's domain id would be left now.
+            let left = [0x1000, 0x2000, 0x3000].map(|iova| board.write(NIC, iova));
+            assert_eq!(left, [Err(Reason::CONTEXT_NOT_PRESENT); 3], "{kind}");
+            board.assign(NIC, domain);
+        }
         board.machine.clear_hook();
+        assert_eq!(
+            (board.write(NIC, 0x1000), board.write(NIC, 0x3000)),
+            (Err(Reason::WRITE), Ok(B + 0x1000)),
+            "{kind}"
+        );
         let allowed = BTreeSet::from([(0x1000, A), (0x2000, A + 0x1000), (0x2000, B), (0x3000, B + 0x1000)]);
         let reached: BTreeSet<_> = seen.take().into_iter().filter(|&(_, host)| host != 0).collect();
         assert_eq!(reached, allowed, "{kind}");
