@@ -2,9 +2,13 @@
 //!
 //! The driver's traits have no way to say that a register could not be read, so a QEMU that fails ends the test here.
 
+use crate::ports::Ports;
 use crate::protocol::{Client, ProtocolError};
 use crate::qemu::Qemu;
 use crate::trace::Events;
+use addr::{Bdf, PciAddress};
+use pci::ConfigSpace;
+use pci::spec::header::INTERRUPT_LINE;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -73,8 +77,23 @@ impl Machine {
         self.ask(|client| client.set_line("/machine/q35/ioapic", pin, level));
     }
 
+    /// Resets the machine, by the reset control register of its chipset, and waits until that is done. Memory keeps what
+    /// it holds.
+    pub fn reset(&self) {
+        const RESET_CONTROL: u16 = 0xcf9;
+        // The interrupt line of function 00:1f.0, a note that nobody reads, and that a reset erases.
+        let mark = PciAddress { segment: 0, bdf: Bdf::from_u16(0xf8) };
+        let mut config = Ports(self.clone());
+        config.write8(mark, INTERRUPT_LINE, 0x5a);
+        assert_eq!(config.read8(mark, INTERRUPT_LINE), 0x5a);
+        self.port_out(RESET_CONTROL, 1, 6);
+        assert!((0..10_000).any(|_| config.read8(mark, INTERRUPT_LINE) != 0x5a), "the machine is not reset");
+        self.events();
+    }
+
     /// What QEMU has written down since the last call.
     pub fn events(&self) -> Events {
+        self.ask(Client::settle);
         self.0.borrow_mut().trace.take()
     }
 

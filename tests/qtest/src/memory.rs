@@ -36,7 +36,7 @@ impl fmt::Debug for Memory {
 }
 
 impl Memory {
-    /// All of it free and zero, as QEMU gives it.
+    /// All of it free.
     pub fn new(machine: Machine) -> Self {
         Self {
             machine,
@@ -57,6 +57,8 @@ impl Memory {
             return None;
         }
         self.next_table = end;
+        // Another case may have used it.
+        self.machine.zero(start, end - start);
         Some(HostPhys::new(start))
     }
 
@@ -83,7 +85,7 @@ impl Memory {
         self.freed
     }
 
-    /// Pages for a device to reach, never given before: `bytes`, aligned to `alignment`.
+    /// Pages for a device to reach, not given before in this case: `bytes`, aligned to `alignment`.
     pub fn take_pages(&mut self, bytes: u64, alignment: u64) -> HostPhys {
         let start = self.next_page.next_multiple_of(alignment);
         self.next_page = start + bytes;

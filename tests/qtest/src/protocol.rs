@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The longest answer that is believed: a page of memory in hexadecimal is 8 KiB.
 const MAXIMUM_ANSWER: usize = 1 << 20;
+/// How many commands may be without an answer: few enough that their answers fit the socket.
+const MAXIMUM_UNANSWERED: usize = 64;
 /// How many commands are remembered, to be shown with a failure.
 const REMEMBERED: usize = 24;
 
@@ -66,6 +68,8 @@ pub struct Client {
     bounded: bool,
     /// What was read and is no whole line yet.
     pending: Vec<u8>,
+    /// Commands that were sent and not answered, the oldest first.
+    unanswered: VecDeque<String>,
     history: VecDeque<String>,
     commands: u64,
 }
@@ -73,7 +77,15 @@ pub struct Client {
 impl Client {
     /// A client that waits at most `timeout` for an answer.
     pub fn new(stream: UnixStream, timeout: Duration) -> Self {
-        Self { stream, timeout, bounded: false, pending: Vec::new(), history: VecDeque::new(), commands: 0 }
+        Self {
+            stream,
+            timeout,
+            bounded: false,
+            pending: Vec::new(),
+            unanswered: VecDeque::new(),
+            history: VecDeque::new(),
+            commands: 0,
+        }
     }
 
     /// How many commands were sent.
@@ -86,36 +98,72 @@ impl Client {
         self.history.iter().map(String::as_str)
     }
 
-    /// Sends a command; answers what stands behind `OK`.
+    /// Sends a command; answers what stands behind `OK`. All that was [posted](Self::post) before is done then.
+    ///
+    /// # Errors
+    /// Every [`ProtocolError`], of the command or of one that was posted.
+    pub fn command(&mut self, command: &str) -> Result<String, ProtocolError> {
+        self.settle()?;
+        self.send(command)?;
+        self.answer()
+    }
+
+    /// Sends a command whose answer says nothing, and does not wait for it: QEMU takes commands in their order, and whatever
+    /// asks it for something waits for all that was posted.
+    ///
+    /// # Errors
+    /// Every [`ProtocolError`], of the command or of one that was posted.
+    pub fn post(&mut self, command: &str) -> Result<(), ProtocolError> {
+        if self.unanswered.len() == MAXIMUM_UNANSWERED {
+            self.settle()?;
+        }
+        self.send(command)
+    }
+
+    /// Waits until all that was posted is done.
     ///
     /// # Errors
     /// Every [`ProtocolError`].
-    pub fn command(&mut self, command: &str) -> Result<String, ProtocolError> {
+    pub fn settle(&mut self) -> Result<(), ProtocolError> {
+        while !self.unanswered.is_empty() {
+            self.answer()?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, command: &str) -> Result<(), ProtocolError> {
         self.commands += 1;
+        let shown: String = command.chars().take(120).collect();
+        let sent = self.write_line(command);
+        self.unanswered.push_back(shown.clone());
+        sent.map_err(|error| ProtocolError::Socket { command: shown, error })
+    }
+
+    fn write_line(&mut self, command: &str) -> io::Result<()> {
+        if !self.bounded {
+            self.stream.set_write_timeout(Some(self.timeout))?;
+            self.stream.set_read_timeout(Some(self.timeout))?;
+            self.bounded = true;
+        }
+        self.stream.write_all(format!("{command}\n").as_bytes())
+    }
+
+    /// The answer to the first command that has none.
+    fn answer(&mut self) -> Result<String, ProtocolError> {
+        let command = self.unanswered.pop_front().unwrap_or_default();
+        let outcome = self.wait_for_answer(&command);
         if self.history.len() == REMEMBERED {
             self.history.pop_front();
         }
-        let shown: String = command.chars().take(120).collect();
-        self.history.push_back(shown.clone());
-        let outcome = self.exchange(command, &shown);
-        if let Some(last) = self.history.back_mut() {
-            match &outcome {
-                Ok(answer) => last.extend([" -> OK ", &answer[..answer.len().min(120)]]),
-                Err(error) => *last = error.to_string(),
-            }
-        }
+        self.history.push_back(match &outcome {
+            Ok(answer) => format!("{command} -> OK {}", answer.chars().take(120).collect::<String>()),
+            Err(error) => error.to_string(),
+        });
         outcome
     }
 
-    fn exchange(&mut self, command: &str, shown: &str) -> Result<String, ProtocolError> {
+    fn wait_for_answer(&mut self, shown: &str) -> Result<String, ProtocolError> {
         let deadline = Instant::now() + self.timeout;
-        let socket = |error| ProtocolError::Socket { command: shown.into(), error };
-        if !self.bounded {
-            self.stream.set_write_timeout(Some(self.timeout)).map_err(socket)?;
-            self.stream.set_read_timeout(Some(self.timeout)).map_err(socket)?;
-            self.bounded = true;
-        }
-        self.stream.write_all(format!("{command}\n").as_bytes()).map_err(socket)?;
         loop {
             let line = self.line(shown, deadline)?;
             // An interrupt line that is intercepted may speak at any time; none is.
@@ -184,7 +232,7 @@ impl Client {
     /// # Errors
     /// Every [`ProtocolError`].
     pub fn write32(&mut self, address: u64, value: u32) -> Result<(), ProtocolError> {
-        self.command(&format!("writel {address:#x} {value:#x}")).map(drop)
+        self.post(&format!("writel {address:#x} {value:#x}"))
     }
 
     /// One 64-bit access at a physical address.
@@ -192,7 +240,7 @@ impl Client {
     /// # Errors
     /// Every [`ProtocolError`].
     pub fn write64(&mut self, address: u64, value: u64) -> Result<(), ProtocolError> {
-        self.command(&format!("writeq {address:#x} {value:#x}")).map(drop)
+        self.post(&format!("writeq {address:#x} {value:#x}"))
     }
 
     /// One access to an I/O port, of 1, 2 or 4 bytes.
@@ -208,7 +256,7 @@ impl Client {
     /// # Errors
     /// Every [`ProtocolError`].
     pub fn port_out(&mut self, port: u16, bytes: u16, value: u32) -> Result<(), ProtocolError> {
-        self.command(&format!("out{} {port:#x} {value:#x}", width_letter(bytes))).map(drop)
+        self.post(&format!("out{} {port:#x} {value:#x}", width_letter(bytes)))
     }
 
     /// Memory at a physical address.
@@ -232,7 +280,7 @@ impl Client {
     /// Every [`ProtocolError`].
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), ProtocolError> {
         let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.command(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len())).map(drop)
+        self.post(&format!("write {address:#x} {:#x} 0x{digits}", bytes.len()))
     }
 
     /// Fills memory at a physical address with one byte.
@@ -240,7 +288,7 @@ impl Client {
     /// # Errors
     /// Every [`ProtocolError`].
     pub fn fill(&mut self, address: u64, bytes: u64, value: u8) -> Result<(), ProtocolError> {
-        self.command(&format!("memset {address:#x} {bytes:#x} {value:#x}")).map(drop)
+        self.post(&format!("memset {address:#x} {bytes:#x} {value:#x}"))
     }
 
     /// Raises or lowers an input line of a device, by its path in QEMU's object tree.
@@ -302,6 +350,7 @@ mod tests {
         client.port_out(0xcf9, 1, 6).unwrap();
         assert_eq!(client.read(0x1000, 3).unwrap(), [1, 0xab, 0xff]);
         client.write(0x1000, &[0, 0xa5]).unwrap();
+        client.settle().unwrap();
         assert_eq!(client.history().next(), Some("readq 0xfed90008 -> OK 0x00d2008c222f0606"));
         assert!(matches!(client.read32(0), Err(ProtocolError::Answer { .. })));
     }
@@ -356,6 +405,30 @@ mod tests {
         let mut client = client(DEFAULT_TIMEOUT, |_| None);
         assert!(matches!(client.read32(0), Err(ProtocolError::Closed { .. })));
         assert!(client.history().last().unwrap().contains("closed"));
+    }
+
+    #[test]
+    fn what_is_posted_is_done_in_its_order_before_anything_is_asked() {
+        let mut seen = 0;
+        let mut client = client(DEFAULT_TIMEOUT, move |line| {
+            let expected = format!("writel 0x0 {seen:#x}");
+            seen += 1;
+            Some(if line == expected { "OK\n".into() } else { format!("OK {:#x}\n", seen - 1) })
+        });
+        let count = 3 * MAXIMUM_UNANSWERED as u32 + 1;
+        (0..count).for_each(|value| client.write32(0, value).unwrap());
+        assert_eq!(client.read32(0).unwrap(), count);
+    }
+
+    #[test]
+    fn what_was_posted_in_vain_is_said_by_the_next_question() {
+        let mut client =
+            client(DEFAULT_TIMEOUT, |line| Some(if line.starts_with("write") { "FAIL\n" } else { "OK 0x0\n" }.into()));
+        client.write32(0x10, 1).unwrap();
+        match client.read32(0) {
+            Err(ProtocolError::Answer { command, .. }) => assert_eq!(command, "writel 0x10 0x1"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ const RESET_VECTOR: usize = ROM_BYTES - 16;
 const HALT: [u8; 4] = [0xfa, 0xf4, 0xeb, 0xfc];
 
 /// What machine to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
     /// The properties of the intel-iommu, such as `caching-mode=on`; `None` leaves the unit out.
     pub iommu: Option<String>,

@@ -14,13 +14,9 @@ const WRITE: Permissions = Permissions { read: false, write: true, execute: fals
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     for setting in LEGACY.into_iter().chain(SCALABLE) {
-        for size in PageSize::LARGEST_FIRST {
-            let bytes = size.bytes() >> 10;
-            cases.push(
-                setting
-                    .case(&format!("a page of {bytes} KiB translates"), move |bench| translates(bench, setting, size)),
-            );
-        }
+        cases.push(setting.case("pages of every size translate", move |bench| {
+            PageSize::LARGEST_FIRST.into_iter().for_each(|size| translates(bench, setting, size));
+        }));
         cases.push(setting.case("permissions hold", move |bench| permissions(bench, setting)));
         cases.push(
             setting.case("the last page is reached, the address after it is not", move |bench| last(bench, setting)),
