@@ -11,7 +11,7 @@ from tools.judge import Failure, require
 PROBES = """
 cpuid-policy cpuid-unknown-leaves cpuid-prefixes mmio-setup mmio-forms mmio-flags mmio-step mmio-registers mmio-ipi
 apic-modes apic-off x2apic-registers x2apic-illegal tsc tsc-write ud-vmx ud-svm ud-hypercall ud-monitor ud-xsetbv gp-rdpmc caches faults
-msr-unknown-read msr-unknown-write msr-prefixes msr-pat msr-efer msr-round-trip msr-swapgs msr-misc
+msr-unknown-read msr-unknown-write msr-without-parts msr-prefixes msr-pat msr-efer msr-round-trip msr-swapgs msr-misc
 ports-unused ports-forms ports-serial cr0-bits cr0-task-switched cr0-msw cr0-illegal cr3-illegal cr4-bits cr4-illegal cr8
 page-fault page-protection page-reserved page-sizes page-flush
 timer-one-shot timer-halt timer-periodic timer-masked timer-count

@@ -18,7 +18,7 @@ name = "multiboot"
 kernel = "kernel"
 memory_mib = 4
 command_line = "one two"
-modules = "first second"
+modules = ["first", "second"]
 debug_exit_port = {DEBUG_EXIT:#x}
 """
 

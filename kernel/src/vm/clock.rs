@@ -145,7 +145,7 @@ mod tests {
             let Rate { multiplier, shift } = Rate::of(khz);
             let ticks = u64::from(khz) * 1000;
             let shifted = if shift < 0 { ticks >> -shift } else { ticks << shift };
-            let time = (u128::from(shifted) * u128::from(multiplier) >> 32) as u64;
+            let time = ((u128::from(shifted) * u128::from(multiplier)) >> 32) as u64;
             assert!(time.abs_diff(NANOSECONDS) <= 2, "{khz}: {time}");
             assert!(multiplier >= 1 << 31, "{khz}: all bits are used");
         }

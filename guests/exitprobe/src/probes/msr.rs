@@ -1,6 +1,6 @@
 //! Model-specific registers.
 
-use crate::list::{List, Verdict, ensure, note};
+use crate::list::{Complaint, List, Verdict, ensure, note};
 use crate::trap::{self, Exception, GENERAL_PROTECTION, INVALID_OPCODE, attempt};
 use guest_support::cpu::time_stamp;
 
@@ -27,6 +27,7 @@ const EFER_NXE: u64 = 1 << 11;
 pub fn probe(list: &mut List) {
     list.probe("msr-unknown-read", unknown_read);
     list.probe("msr-unknown-write", unknown_write);
+    list.probe("msr-without-parts", without_parts);
     list.probe("msr-prefixes", prefixes);
     list.probe("msr-pat", page_attribute_table);
     list.probe("msr-efer", efer);
@@ -52,15 +53,15 @@ pub unsafe fn write(msr: u32, value: u64) -> Option<Exception> {
     unsafe { attempt!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32) }
 }
 
-/// Registers that there are not: of VMX, SVM, machine check, MTRRs, the TSC deadline, and of nobody.
+/// Registers that there are not: of VMX, SVM, banks of machine checks, memory type ranges, the TSC deadline, and of nobody.
 const UNKNOWN: [u32; 20] = [
     0x3a,
     0x48,
-    0xfe,
     0x122,
-    0x179,
+    0x17b,
     0x200,
-    0x2ff,
+    0x250,
+    0x400,
     0x38f,
     0x480,
     0x491,
@@ -75,6 +76,38 @@ const UNKNOWN: [u32; 20] = [
     0xc001_0117,
     0xdead_beef,
 ];
+
+/// Machine checks without a bank, and MTRRs without a range: as CPUID shows them.
+fn without_parts() -> Verdict {
+    const MCG_CAP: u32 = 0x179;
+    const MCG_STATUS: u32 = 0x17a;
+    const MTRR_CAPABILITY: u32 = 0xfe;
+    const MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+    for (msr, mask) in [(MCG_CAP, 0xff), (MTRR_CAPABILITY, 0xff), (MCG_STATUS, u64::MAX)] {
+        ensure!(read(msr).is_ok_and(|value| value & mask == 0), "{msr:#x} reads {:x?}", read(msr));
+    }
+    let before = read(MTRR_DEFAULT_TYPE);
+    let Ok(default_type) = before else { return Err(Complaint::new(format_args!("the default type: {before:x?}"))) };
+    // SAFETY: how the nested tables map memory decides, and the register is put back.
+    unsafe {
+        for (msr, value) in [(MCG_STATUS, 0), (MTRR_DEFAULT_TYPE, 6), (MTRR_DEFAULT_TYPE, default_type)] {
+            let caught = write(msr, value);
+            ensure!(caught.is_none() && read(msr) == Ok(value), "{msr:#x} = {value:#x}: {caught:x?}, {:x?}", read(msr));
+        }
+        for (msr, value) in [
+            (MCG_CAP, 0),
+            (MCG_STATUS, 1),
+            (MTRR_CAPABILITY, 0),
+            (MTRR_DEFAULT_TYPE, 2),
+            (MTRR_DEFAULT_TYPE, 1 << 9),
+            (MTRR_DEFAULT_TYPE, 1 << 12 | 6),
+        ] {
+            let caught = write(msr, value);
+            ensure!(trap::is_fault(caught, GENERAL_PROTECTION), "{msr:#x} = {value:#x}: {caught:x?}");
+        }
+    }
+    Ok(())
+}
 
 fn unknown_read() -> Verdict {
     for msr in UNKNOWN {
