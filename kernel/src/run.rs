@@ -7,6 +7,7 @@ use crate::cpu::local_apic;
 use crate::fatal::give_up;
 use crate::life::Life;
 use crate::machine::config_space::MachineConfigSpace;
+use crate::machine::firmware::Firmware;
 use crate::machine::handover::Handover;
 use crate::machine::io_apics::IoApics;
 use crate::machine::power;
@@ -26,6 +27,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use apic::ApicMode;
+use config::Config;
 use vtd::DestinationMode;
 
 /// The PC's interrupt line of COM1.
@@ -55,6 +57,20 @@ fn run_on<E: Engine>(found: Handover) -> ! {
 /// Everything up to the guest's first instruction.
 fn prepare<E: Engine>(found: Handover) -> Result<Life<E>, String> {
     let Handover { firmware, ramdisk } = found;
+    let (archive, config) = read_archive(ramdisk)?;
+    let guest_config = config.guests.first().ok_or("the configuration has no guest")?;
+    let (mut config_space, mut passthrough, mode) = bring_up(&firmware, &config)?;
+    let mut engine = E::enable(&mut EngineFrames).map_err(|error| error.to_string())?;
+    let (prepared, functions) = assign_devices(0, guest_config, &archive, &mut config_space, &mut passthrough)?;
+    let guest = Guest::new(0, guest_config, prepared, functions, &mut engine)?;
+    guest.verify()?;
+    passthrough.verify(guest.number)?;
+    release_archive(ramdisk);
+    Ok(Life::new(guest, config_space, passthrough, new_report(E::NAME, mode)))
+}
+
+/// Opens the archive, and reads and checks the configuration in it.
+fn read_archive(ramdisk: Option<(addr::HostPhys, u64)>) -> Result<(Archive<'static>, Config), String> {
     let bytes = ramdisk.map_or(&[][..], |(start, bytes)| physical::bytes(start, bytes as usize));
     let archive = Archive::open(bytes).map_err(|error| error.to_string())?;
     let text = archive.configuration().map_err(|error| error.to_string())?;
@@ -63,30 +79,22 @@ fn prepare<E: Engine>(found: Handover) -> Result<Life<E>, String> {
     let names = archive.names();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let complaints = config::check_members(&config, &names);
-    if !complaints.is_empty() {
-        return Err(report_complaints(&complaints));
-    }
-    let [guest_config] = config.guests.as_slice() else {
-        return Err(format!("this version runs one guest; the configuration has {}", config.guests.len()));
-    };
+    if complaints.is_empty() { Ok((archive, config)) } else { Err(report_complaints(&complaints)) }
+}
 
-    let mut config_space = MachineConfigSpace::new(&firmware.ecam);
+/// Brings up the machine: its remapping units, its local APIC, and its console.
+fn bring_up(firmware: &Firmware, config: &Config) -> Result<(MachineConfigSpace, Passthrough, ApicMode), String> {
+    let config_space = MachineConfigSpace::new(&firmware.ecam);
     let fault_limit = config.hypervisor.fault_limit.unwrap_or(fault_watch::DEFAULT_LIMIT);
-    let mut passthrough = Passthrough::new(&firmware, &config_space, fault_limit);
+    let mut passthrough = Passthrough::new(firmware, &config_space, fault_limit);
     let mode = start_remapping(&mut passthrough)?;
     let mut io_apics = IoApics::start(&firmware.io_apics);
-    match passthrough.open_console(&firmware, &mut io_apics, COM1_IRQ) {
+    match passthrough.open_console(firmware, &mut io_apics, COM1_IRQ) {
         Ok(()) => serial::enable_receive_interrupt(),
         Err(why) => log::warn!("nothing typed will be seen: {why}"),
     }
     log::info!("{} remapping units work; local APIC in {mode:?} mode", passthrough.units.working());
-
-    let mut engine = E::enable(&mut EngineFrames).map_err(|error| error.to_string())?;
-    let guest = build_guest(&mut engine, 0, guest_config, &archive, &mut config_space, &mut passthrough)?;
-    guest.verify()?;
-    passthrough.verify(guest.number)?;
-    release_archive(ramdisk);
-    Ok(Life::new(guest, config_space, passthrough, new_report::<E>(mode)))
+    Ok((config_space, passthrough, mode))
 }
 
 /// Logs what is wrong with the configuration, all but the last, which is returned: the reason to give up.
@@ -113,15 +121,14 @@ fn start_remapping(passthrough: &mut Passthrough) -> Result<ApicMode, String> {
     Ok(mode)
 }
 
-/// Builds a guest with its devices.
-fn build_guest<E: Engine>(
-    engine: &mut E,
+/// Loads a guest, and moves its devices to it.
+fn assign_devices(
     number: u8,
     config: &config::Guest,
     archive: &Archive<'_>,
     config_space: &mut MachineConfigSpace,
     passthrough: &mut Passthrough,
-) -> Result<Guest<E>, String> {
+) -> Result<(guest::Prepared, Vec<AssignedFunction>), String> {
     let devices: Vec<PciAddress> =
         passthrough.select(&config.devices).map_err(|why| format!("{CONFIGURATION}: {why}"))?;
     let prepared = guest::prepare(number, config, archive)?;
@@ -135,7 +142,7 @@ fn build_guest<E: Engine>(
         function.prepare(config_space);
         functions.push(function);
     }
-    Guest::new(number, config, prepared, functions, engine)
+    Ok((prepared, functions))
 }
 
 /// The archive is not needed any more: its memory is free for guests.
@@ -147,9 +154,9 @@ fn release_archive(ramdisk: Option<(addr::HostPhys, u64)>) {
 }
 
 /// What the report says of the machine before the guest runs.
-fn new_report<E: Engine>(mode: ApicMode) -> Report {
+fn new_report(engine: &str, mode: ApicMode) -> Report {
     let mut report = Report::default();
-    report.set("engine", E::NAME);
+    report.set("engine", engine);
     report.set("mode", "legacy");
     report.set("apic", if mode == ApicMode::X2Apic { "x2apic" } else { "xapic" });
     report.set("image_kib", image::file_bytes().div_ceil(1024));
