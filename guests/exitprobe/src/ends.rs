@@ -52,13 +52,6 @@ pub fn end(way: End) -> ! {
             // SAFETY: there is no memory that Rust knows of.
             unsafe { asm!("mov [{0}], {1:e}", in(reg) nowhere, in(reg) PATTERN) };
         }
-        End::StringIo => {
-            let text = b"string";
-            // SAFETY: reads `text` and writes it to a port where nothing is.
-            unsafe {
-                asm!("rep outsb", in("dx") 0x80u16, inout("rsi") text.as_ptr() => _, inout("rcx") text.len() => _)
-            };
-        }
         End::PageTableNowhere => {
             // SAFETY: the next instruction cannot be fetched.
             unsafe { asm!("mov cr3, {}", in(reg) NOWHERE.as_u64()) };

@@ -3,6 +3,7 @@
 //! A guest decides when and why it exits, and nothing that it can do is an error of the hypervisor's: an exit that has
 //! no sensible answer gets the one that hardware would give, or stops the guest with the reason in words.
 
+mod strings;
 #[cfg(test)]
 mod tests;
 
@@ -10,7 +11,7 @@ use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPa
 use crate::vm::clock::{self, Clock};
 use crate::vm::cpuid::{self, Leaf};
 use crate::vm::guest_paging::{self, Paging};
-use crate::vm::instruction::{self, CodeSize, MAX_LENGTH, RegisterFile};
+use crate::vm::instruction::{self, CodeSize, DecodeError, MAX_LENGTH, RegisterFile, StringKind};
 use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect};
 use crate::vm::memory::GuestMemoryAccess;
 use crate::vm::paravirtual_eoi::ParavirtualEoi;
@@ -114,7 +115,7 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
                 Next::Halt
             }
         }
-        Exit::Io(access) => serve_port(&access, vcpu, platform, services),
+        Exit::Io(access) => serve_port(&access, vcpu, platform, now, services),
         Exit::Cpuid => {
             let (leaf, subleaf) = (vcpu.registers().rax as u32, vcpu.registers().rcx as u32);
             let context = cpuid::Context {
@@ -216,7 +217,7 @@ fn finish<V: VirtualCpu, M: GuestMemoryAccess>(instruction: Instruction, vcpu: &
     vcpu.finish_instruction(instruction, &mut |linear, bytes| fetch(linear, bytes, &paging, platform));
 }
 
-fn paging_of<V: VirtualCpu>(vcpu: &V) -> Paging {
+fn paging_of(vcpu: &dyn VirtualCpu) -> Paging {
     let control = vcpu.control();
     Paging { cr0: control.cr0, cr3: control.cr3, cr4: control.cr4, efer: control.efer }
 }
@@ -238,15 +239,45 @@ fn fetch<M: GuestMemoryAccess>(linear: u64, bytes: &mut [u8], paging: &Paging, p
     done
 }
 
+/// Decodes the instruction at the guest's instruction pointer.
+fn decode<M: GuestMemoryAccess>(
+    vcpu: &dyn VirtualCpu,
+    platform: &Platform<M>,
+) -> Result<instruction::Instruction, DecodeError> {
+    let mut bytes = [0; MAX_LENGTH];
+    let fetched = fetch(vcpu.linear_rip(), &mut bytes, &paging_of(vcpu), platform);
+    instruction::decode(bytes.get(..fetched).unwrap_or_default(), code_size(vcpu))
+}
+
+fn code_size(vcpu: &dyn VirtualCpu) -> CodeSize {
+    match vcpu.mode() {
+        Mode::Long => CodeSize::Bits64,
+        Mode::Protected32 => CodeSize::Bits32,
+        _ => CodeSize::Bits16,
+    }
+}
+
 fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
     access: &IoAccess,
     vcpu: &mut V,
     platform: &mut Platform<M>,
+    now: u64,
     services: &mut Services<'_, C>,
 ) -> Next {
     // A repeat prefix before an instruction that is no string instruction means nothing.
     if access.string {
-        return Next::Stop(format!("it used a string instruction on I/O port {:#x}", access.port));
+        let instruction = match decode(vcpu, platform) {
+            Ok(instruction) => instruction,
+            Err(error) => return Next::Stop(format!("it used I/O port {:#x} by an {error}", access.port)),
+        };
+        let kind = if access.direction == Direction::In { StringKind::Input } else { StringKind::Output };
+        return match instruction.string() {
+            Some(string) if string.kind == kind => {
+                strings::serve(&instruction, &string, None, vcpu, platform, now, services)
+            }
+            // The guest has changed its code since.
+            _ => Next::Run,
+        };
     }
     let bytes = access.width.bytes();
     let outcome = match access.direction {
@@ -261,6 +292,11 @@ fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         Some(rip) => vcpu.advance_to(rip),
         None => return Next::Stop("the processor did not say where its I/O instruction ends".to_string()),
     }
+    ended(outcome)
+}
+
+/// What an access to a port means for the guest's life.
+fn ended(outcome: Outcome) -> Next {
     match outcome {
         Outcome::Continue => Next::Run,
         Outcome::PowerOff => Next::PowerOff,
@@ -270,9 +306,9 @@ fn serve_port<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
 }
 
 /// The registers of a virtual CPU, for the instruction's emulation.
-struct Registers<'a, V>(&'a mut V, u64);
+struct Registers<'a>(&'a mut dyn VirtualCpu, u64);
 
-impl<V: VirtualCpu> RegisterFile for Registers<'_, V> {
+impl RegisterFile for Registers<'_> {
     fn general(&self, number: u8) -> u64 {
         self.0.registers().get(number)
     }
@@ -308,9 +344,9 @@ impl<V: VirtualCpu> RegisterFile for Registers<'_, V> {
 
 /// An access that the nested tables do not permit: to device registers that are emulated, to read-only memory, or to
 /// nothing.
-fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
+fn serve_memory<C: ConfigSpace, M: GuestMemoryAccess>(
     fault: &NestedPageFault,
-    vcpu: &mut V,
+    vcpu: &mut dyn VirtualCpu,
     platform: &mut Platform<M>,
     now: u64,
     services: &mut Services<'_, C>,
@@ -332,18 +368,15 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         // The access is the processor's own, for an event; the instruction at RIP has nothing to do with it.
         return stop_there("its stack or descriptor tables are");
     }
-    let paging = paging_of(vcpu);
-    let mut bytes = [0; MAX_LENGTH];
-    let fetched = fetch(vcpu.linear_rip(), &mut bytes, &paging, platform);
-    let code = match vcpu.mode() {
-        Mode::Long => CodeSize::Bits64,
-        Mode::Protected32 => CodeSize::Bits32,
-        _ => CodeSize::Bits16,
-    };
-    let instruction = match instruction::decode(bytes.get(..fetched).unwrap_or_default(), code) {
+    let instruction = match decode(vcpu, platform) {
         Ok(instruction) => instruction,
         Err(error) => return stop(&format!("it accessed no memory by an instruction that is not emulated ({error})")),
     };
+    if let Some(string) = instruction.string() {
+        let page = fault.address.align_down(PAGE_SIZE);
+        return strings::serve(&instruction, &string, Some(page), vcpu, platform, now, services);
+    }
+    let paging = paging_of(vcpu);
     let mut registers = Registers(vcpu, 0);
     registers.1 = registers.0.control().rflags;
     let linear = instruction.linear_address(&registers);
@@ -384,9 +417,9 @@ fn serve_memory<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
 
 /// Does what is left to do for the guest's local APIC after an access of the guest's: what it sent to itself and what is
 /// no interrupt of the APIC's own reaches its processor here (SDM vol. 3, 11.6.1).
-fn serve_apic<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
+fn serve_apic<C: ConfigSpace, M: GuestMemoryAccess>(
     effect: Option<Effect>,
-    vcpu: &mut V,
+    vcpu: &mut dyn VirtualCpu,
     platform: &mut Platform<M>,
     services: &mut Services<'_, C>,
 ) -> Next {

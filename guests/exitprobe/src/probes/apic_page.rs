@@ -23,6 +23,9 @@ const AUXILIARY: u64 = 1 << 4;
 pub fn probe(list: &mut List) {
     list.probe("mmio-setup", setup);
     list.probe("mmio-forms", forms);
+    list.probe("mmio-exchanges", exchanges);
+    list.probe("mmio-bits", bits);
+    list.probe("mmio-strings", strings);
     list.probe("mmio-flags", flags);
     list.probe("mmio-step", step);
     list.probe("mmio-registers", registers);
@@ -102,6 +105,89 @@ fn forms() -> Verdict {
     Ok(())
 }
 
+/// Instructions that read and write at once, with LOCK and without.
+fn exchanges() -> Verdict {
+    let page = page().wrapping_byte_add(apic::TASK_PRIORITY);
+    let (mut exchanged, mut added) = (0x31u64, 0x07u64);
+    let (mut equal, mut different) = (0x38u64, 0x99u64);
+    apic::write(apic::TASK_PRIORITY, 0x12);
+    // SAFETY: the task priority decides about interrupts, which are off.
+    unsafe {
+        asm!("xchg [{0}], {1:e}", in(reg) page, inout(reg) exchanged);
+        ensure!((priority(), exchanged) == (0x31, 0x12), "xchg: {:#x}, {exchanged:#x}", priority());
+        asm!("lock xadd [{0}], {1:e}", in(reg) page, inout(reg) added);
+        ensure!((priority(), added) == (0x38, 0x31), "xadd: {:#x}, {added:#x}", priority());
+        asm!("lock cmpxchg [{0}], {1:e}", in(reg) page, in(reg) 0x45u32, inout("rax") equal);
+        ensure!((priority(), equal) == (0x45, 0x38), "cmpxchg of equals: {:#x}, {equal:#x}", priority());
+        asm!("cmpxchg [{0}], {1:e}", in(reg) page, in(reg) 0x56u32, inout("rax") different);
+        ensure!((priority(), different) == (0x45, 0x45), "cmpxchg: {:#x}, {different:#x}", priority());
+        asm!("inc dword ptr [{0}]", "inc dword ptr [{0}]", "lock dec dword ptr [{0}]", in(reg) page);
+        ensure!(priority() == 0x46, "inc and dec: {:#x}", priority());
+        asm!("not dword ptr [{0}]", in(reg) page);
+        ensure!(priority() == 0xb9, "not: {:#x}", priority());
+        asm!("lock neg dword ptr [{0}]", in(reg) page);
+        ensure!(priority() == 0x47, "neg: {:#x}", priority());
+        asm!("lock or dword ptr [{0}], 8", in(reg) page);
+        ensure!(priority() == 0x4f, "lock or: {:#x}", priority());
+    }
+    apic::write(apic::TASK_PRIORITY, 0);
+    Ok(())
+}
+
+/// Instructions on one bit, by its number in the register and by one that counts from elsewhere in the page.
+fn bits() -> Verdict {
+    let page = page();
+    let place = page.wrapping_byte_add(apic::TASK_PRIORITY);
+    let mut were = [0u8; 5];
+    let [a, b, c, d, e] = &mut were;
+    apic::write(apic::TASK_PRIORITY, 0x21);
+    // SAFETY: as above.
+    unsafe {
+        asm!("bt dword ptr [{0}], 5", "setc {1}", in(reg) place, out(reg_byte) *a);
+        asm!("lock bts dword ptr [{0}], 1", "setc {1}", in(reg) place, out(reg_byte) *b);
+        asm!("btr dword ptr [{0}], {2:e}", "setc {1}", in(reg) page, out(reg_byte) *c, in(reg) 8 * 0x80u32);
+        asm!("btc qword ptr [{0}], {2}", "setc {1}", in(reg) place.wrapping_byte_add(0x100), out(reg_byte) *d,
+            in(reg) 6 - 8 * 0x100i64);
+    }
+    // A quadword is no register: it reads as all ones, and what is written is lost.
+    ensure!(priority() == 0x22, "the task priority is {:#x}", priority());
+    // SAFETY: as above.
+    unsafe { asm!("btc dword ptr [{0}], 6", "setc {1}", in(reg) place, out(reg_byte) *e) };
+    ensure!(priority() == 0x62, "the task priority is {:#x} then", priority());
+    ensure!(were == [1, 0, 1, were[3], 0], "the bits were {were:?}");
+    apic::write(apic::TASK_PRIORITY, 0);
+    Ok(())
+}
+
+/// String instructions with one end at registers.
+fn strings() -> Verdict {
+    let page = page();
+    let version = page.wrapping_byte_add(VERSION);
+    let place = page.wrapping_byte_add(apic::TASK_PRIORITY);
+    let mut copied = [0u32; 2];
+    let (count, from, to): (u64, u64, u64);
+    let stored: u64;
+    let loaded: u64;
+    // SAFETY: reading the version has no effect; the task priority decides about interrupts, which are off.
+    unsafe {
+        asm!("rep movsd", inout("rcx") 1u64 => count, inout("rsi") version => from, inout("rdi") copied.as_mut_ptr() => to);
+        asm!("rep stosd", inout("rcx") 1u64 => _, inout("rdi") place => stored, in("eax") 0x5au32);
+    }
+    ensure!(copied == [apic::read(VERSION), 0], "movsd copied {copied:x?}");
+    let ends = (version as u64 + 4, copied.as_ptr() as u64 + 4, 0);
+    ensure!((from, to, count) == ends, "movsd ended at {from:#x} and {to:#x} with {count}");
+    ensure!(priority() == 0x5a && stored == place as u64 + 4, "stosd: {:#x}, {stored:#x}", priority());
+    copied[1] = 0x6b;
+    // SAFETY: as above.
+    unsafe {
+        asm!("std", "movsd", "cld", inout("rsi") &raw const copied[1] => _, inout("rdi") place => _);
+        asm!("lodsd", inout("rsi") place => _, inout("rax") u64::MAX => loaded);
+    }
+    ensure!(priority() == 0x6b && loaded == 0x6b, "movsd down: {:#x}; lodsd: {loaded:#x}", priority());
+    apic::write(apic::TASK_PRIORITY, 0);
+    Ok(())
+}
+
 /// The flags of an instruction that the hypervisor executes are those of the same instruction on memory.
 fn flags() -> Verdict {
     macro_rules! compare {
@@ -115,12 +201,13 @@ fn flags() -> Verdict {
                 // SAFETY: one touches the task priority, the other a local; the flags are saved by a push.
                 unsafe {
                     asm!(concat!("stc\n ", $instruction, "\n pushfq\n pop {flags}"), flags = lateout(reg) by_page,
-                        in("rdx") page().wrapping_byte_add(apic::TASK_PRIORITY), in("ecx") operand);
+                        in("rdx") page().wrapping_byte_add(apic::TASK_PRIORITY), inout("ecx") operand => _,
+                        inout("eax") operand => _);
                     asm!(concat!("stc\n ", $instruction, "\n pushfq\n pop {flags}"), flags = lateout(reg) by_memory,
-                        in("rdx") &raw mut cell, in("ecx") operand);
+                        in("rdx") &raw mut cell, inout("ecx") operand => _, inout("eax") operand => _);
                 }
-                let mask = if $instruction.starts_with("cmp") || $instruction.starts_with("add")
-                    || $instruction.starts_with("sub") { FLAGS } else { FLAGS & !AUXILIARY };
+                let logic = ["or ", "and", "xor", "test"].into_iter().any(|name| $instruction.starts_with(name));
+                let mask = if logic { FLAGS & !AUXILIARY } else { FLAGS };
                 let differ = (by_page ^ by_memory) & mask;
                 ensure!(differ == 0, "{} of {memory:#x} and {operand:#x}: flags {differ:#x} differ", $instruction);
                 ensure!(priority() == cell & 0xff, "{} of {memory:#x} and {operand:#x}: {:#x}", $instruction, priority());
@@ -138,6 +225,12 @@ fn flags() -> Verdict {
         "xor dword ptr [rdx], ecx",
         "add dword ptr [rdx], ecx",
         "sub dword ptr [rdx], ecx",
+        "neg dword ptr [rdx]",
+        "not dword ptr [rdx]",
+        "inc dword ptr [rdx]",
+        "lock dec dword ptr [rdx]",
+        "xadd dword ptr [rdx], ecx",
+        "lock cmpxchg dword ptr [rdx], ecx",
     );
     apic::write(apic::TASK_PRIORITY, 0);
     Ok(())

@@ -22,6 +22,7 @@ pub fn probe(list: &mut List) {
     list.probe("page-reserved", reserved);
     list.probe("page-sizes", sizes);
     list.probe("page-flush", flush);
+    list.probe("page-fault-string", string);
 }
 
 pub fn load(address: u64) -> (Option<Exception>, u64) {
@@ -165,5 +166,29 @@ fn flush() -> Verdict {
     let gone = load(address).0;
     ensure!((first, second, third) == (1, 2, 3), "{first}, {second}, {third}");
     ensure!(is_page_fault(gone, 0, address), "an entry taken away: {gone:x?}");
+    Ok(())
+}
+
+/// A string from a port runs into a page that is not there, and one that may not be written: the faults are the guest's, and
+/// what fits is done.
+fn string() -> Verdict {
+    space::set_page(5, FRAMES.physical(1) | PRESENT | WRITABLE);
+    let from = space::page(5) + 0xffa;
+    let beyond = space::page(6);
+    for (entry, protection) in [(0, 0), (FRAMES.physical(2) | PRESENT, PROTECTION)] {
+        space::set_page(6, entry);
+        let (count, to): (u64, u64);
+        // SAFETY: nothing is at the port, and the pages are for this.
+        let caught =
+            unsafe { attempt!("rep insd", in("dx") 0x80u16, inout("rcx") 4u64 => count, inout("rdi") from => to) };
+        // The third element is in both pages, and not written in part.
+        ensure!(is_page_fault(caught, WRITE | protection, beyond), "{caught:x?}");
+        ensure!((to, count) == (from + 4, 3), "at {to:#x}, {count} left");
+        let (read, value) = load(space::page(5) + 0xff8);
+        ensure!(read.is_none() && value == 0x0000_ffff_ffff_0000, "{read:x?}: {value:#x}");
+    }
+    ensure!(space::entry_of(5) & DIRTY != 0, "the page that was written is clean");
+    space::set_page(5, 0);
+    space::set_page(6, 0);
     Ok(())
 }

@@ -12,6 +12,7 @@ pub fn probe(list: &mut List) {
     list.probe("ports-unused", unused);
     list.probe("ports-forms", forms);
     list.probe("ports-serial", serial);
+    list.probe("ports-strings", strings);
 }
 
 fn unused() -> Verdict {
@@ -63,5 +64,31 @@ fn serial() -> Verdict {
         }
         ensure!(byte == value && (word >> 8) as u8 == value, "{value:#x} reads {byte:#x}, and {word:#x} as a word");
     }
+    Ok(())
+}
+
+/// Strings in and out, of every width, up and down, and longer than any exit serves at once.
+fn strings() -> Verdict {
+    let text = *b"0123456789";
+    let mut bytes = [0u8; 1200];
+    let (mut words, mut dwords) = ([0u16; 4], [0u32; 4]);
+    let (from, to, count): (u64, u64, u64);
+    let last: u8;
+    // SAFETY: the scratch register keeps what was written last; nothing is at the other port; the buffers are long enough.
+    unsafe {
+        asm!("rep outsb", in("dx") SCRATCH, inout("rsi") text.as_ptr() => from, inout("rcx") text.len() => count);
+        asm!("in al, dx", in("dx") SCRATCH, out("al") last);
+        asm!("rep insb", in("dx") SCRATCH, inout("rdi") bytes.as_mut_ptr() => to, inout("rcx") 1100u64 => _);
+        asm!("std", "rep insw", "cld", in("dx") SCRATCH, inout("rdi") &raw mut words[2] => _, inout("rcx") 2u64 => _);
+        asm!("insd", in("dx") UNUSED[0], inout("rdi") &raw mut dwords[1] => _, inout("rcx") 9u64 => _);
+        asm!("rep insd", in("dx") UNUSED[0], inout("rdi") &raw mut dwords[3] => _, inout("rcx") 0u64 => _);
+        asm!("outsw", "outsd", in("dx") UNUSED[0], inout("rsi") text.as_ptr() => _);
+    }
+    ensure!(from == text.as_ptr() as u64 + 10 && count == 0 && last == b'9', "outsb: {from:#x}, {count}, {last:#x}");
+    ensure!(to == bytes.as_ptr() as u64 + 1100, "insb ended at {to:#x}");
+    let (written, rest) = bytes.split_at(1100);
+    ensure!(written.iter().all(|byte| *byte == b'9') && rest.iter().all(|byte| *byte == 0), "insb: {bytes:x?}");
+    ensure!(words == [0, 0xff39, 0xff39, 0], "insw: {words:x?}");
+    ensure!(dwords == [0, 0xffff_ffff, 0, 0], "insd: {dwords:x?}");
     Ok(())
 }

@@ -10,7 +10,7 @@ pub enum Reason {
     Truncated,
     /// The instruction has more than 15 bytes.
     TooLong,
-    /// A LOCK prefix: it cannot be kept where a device is read and written in two steps.
+    /// A LOCK prefix before an instruction that cannot have one: an invalid opcode.
     Locked,
     /// An instruction that is not in the set.
     Unsupported,
@@ -53,7 +53,7 @@ impl fmt::Display for DecodeError {
         f.write_str(match self.reason {
             Reason::Truncated => "instruction cut short:",
             Reason::TooLong => "instruction of more than 15 bytes:",
-            Reason::Locked => "locked instruction:",
+            Reason::Locked => "instruction that cannot be locked:",
             Reason::Unsupported => "instruction that is not emulated:",
             Reason::NoMemoryOperand => "instruction without a memory operand:",
         })?;

@@ -33,6 +33,11 @@ impl MemoryOperand {
         })
     }
 
+    /// An operand of a string instruction: at RSI (6) or RDI (7).
+    pub(crate) fn string(segment: Segment, base: u8, address_width: Width) -> Self {
+        Self { segment, base: Some(base), index: None, displacement: 0, rip_relative: false, address_width }
+    }
+
     /// The operand that `modrm` and what follows it name, or `None` if it is a register.
     pub(crate) fn read(
         modrm: u8,
@@ -119,17 +124,26 @@ impl MemoryOperand {
         })
     }
 
-    /// The offset in the segment. `next_rip` is the address of the next instruction.
-    pub fn effective_address(&self, next_rip: u64, registers: &impl RegisterFile) -> u64 {
+    /// The offset in the segment of the byte `further` bytes after the operand. `next_rip` is the address of the next
+    /// instruction.
+    fn effective_address(&self, further: u64, next_rip: u64, registers: &impl RegisterFile) -> u64 {
         let base = self.base.map_or(0, |number| registers.general(number));
         let index = self.index.map_or(0, |(number, scale)| registers.general(number) << scale);
         let rip = if self.rip_relative { next_rip } else { 0 };
-        base.wrapping_add(index).wrapping_add(rip).wrapping_add(self.displacement) & self.address_width.mask()
+        base.wrapping_add(index).wrapping_add(rip).wrapping_add(self.displacement).wrapping_add(further)
+            & self.address_width.mask()
     }
 
-    /// The linear address: with the segment's base, which in 64-bit code is zero except for FS and GS.
-    pub(crate) fn linear_address(&self, code_size: CodeSize, next_rip: u64, registers: &impl RegisterFile) -> u64 {
-        let offset = self.effective_address(next_rip, registers);
+    /// The linear address, `further` bytes after the operand: with the segment's base, which in 64-bit code is zero
+    /// except for FS and GS.
+    pub(crate) fn linear_address(
+        &self,
+        code_size: CodeSize,
+        further: u64,
+        next_rip: u64,
+        registers: &impl RegisterFile,
+    ) -> u64 {
+        let offset = self.effective_address(further, next_rip, registers);
         match (code_size, self.segment) {
             (CodeSize::Bits64, Segment::Fs | Segment::Gs) => offset.wrapping_add(registers.segment_base(self.segment)),
             (CodeSize::Bits64, _) => offset,

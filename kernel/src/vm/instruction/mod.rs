@@ -5,10 +5,13 @@
 //! is finished for the guest: [`decode`], [`Instruction::linear_address`] to compare with the address that faulted,
 //! then [`Instruction::execute`] around the device's answer.
 //!
-//! The set is the one that compilers and drivers use for device registers: MOV in all forms with a memory operand and
-//! a general register or an immediate, MOVZX, MOVSX, MOVSXD, TEST, and ADD, OR, AND, SUB, XOR and CMP. Everything else
-//! is an error that carries the bytes. String instructions, exchanges, everything with LOCK, and vector registers are
-//! among the things left out. Encodings: AMD64 APM volume 3, chapter 1; Intel SDM volume 2, chapter 2.
+//! The set is what compilers and drivers use for device registers: MOV in all forms with a memory operand and a general
+//! register or an immediate, MOVZX, MOVSX, MOVSXD; TEST, ADD, OR, AND, SUB, XOR, CMP, NOT, NEG, INC and DEC; BT, BTS, BTR
+//! and BTC; XCHG, XADD and CMPXCHG; and the string instructions MOVS, STOS, LODS, INS and OUTS, which are run an element
+//! at a time ([`StringOperation`]). LOCK is taken where it is legal: between a device's read and its write no other
+//! instruction of the guest's runs. Everything else is an error that carries the bytes: ADC and SBB, CMPXCHG8B, PUSH and
+//! POP, CMPS and SCAS, and all that moves vector registers are among the things left out. Encodings: AMD64 APM volume 3,
+//! chapter 1; Intel SDM volume 2, chapter 2.
 
 mod bytes;
 mod decode;
@@ -17,15 +20,17 @@ mod execute;
 mod memory_operand;
 mod prefixes;
 mod registers;
+mod string;
 
 #[cfg(test)]
 mod tests;
 
 pub use decode::decode;
 pub use error::{DecodeError, Reason};
-pub use execute::{Arithmetic, Operation, Operator, Source};
+pub use execute::{Arithmetic, BitAction, Operation, Operator, Source, Unary};
 pub use memory_operand::MemoryOperand;
 pub use registers::{Part, RegisterFile, Segment, Width};
+pub use string::{StringKind, StringOperation};
 
 /// The longest instruction, in bytes; a longer one is a general protection fault.
 pub const MAX_LENGTH: usize = 15;
@@ -74,15 +79,21 @@ impl Instruction {
 
     /// Whether it reads its memory operand.
     pub fn reads_memory(&self) -> bool {
-        !matches!(self.operation, Operation::Store(_))
+        match self.operation {
+            Operation::Store(_) => false,
+            Operation::String(string) => string.reads_source(),
+            _ => true,
+        }
     }
 
     /// Whether it writes its memory operand (after it has read it, if it does both).
     pub fn writes_memory(&self) -> bool {
         match self.operation {
             Operation::Load { .. } => false,
-            Operation::Store(_) => true,
             Operation::Arithmetic(arithmetic) => arithmetic.keep && arithmetic.memory_is_left,
+            Operation::Bit { action, .. } => action != BitAction::Test,
+            Operation::String(string) => string.writes_destination(),
+            _ => true,
         }
     }
 
@@ -92,7 +103,15 @@ impl Instruction {
     /// A guest can change its code between the fault and the fetch of the bytes: an address that does not lead to the
     /// page that faulted means that this is not the instruction, and the guest simply runs on.
     pub fn linear_address(&self, registers: &impl RegisterFile) -> u64 {
-        self.memory.linear_address(self.code_size, self.next_rip(registers.rip()), registers)
+        let further = match self.operation {
+            // The index of a bit in a register counts from the operand, and far beyond it (SDM vol. 2, BT).
+            Operation::Bit { index: Source::Register(part), .. } => {
+                let index = self.width.sign_extend(part.read(self.width, registers)) as i64;
+                ((index >> self.width.bits().trailing_zeros()) as u64).wrapping_mul(self.width.bytes() as u64)
+            }
+            _ => 0,
+        };
+        self.memory.linear_address(self.code_size, further, self.next_rip(registers.rip()), registers)
     }
 
     /// The address of the instruction after this one, which is at `rip`.

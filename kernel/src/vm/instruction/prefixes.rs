@@ -7,6 +7,10 @@ use super::{CodeSize, Reason, Segment, Width, bytes::Bytes};
 pub(crate) struct Prefixes {
     operand_size: bool,
     address_size: bool,
+    /// LOCK.
+    pub(crate) lock: bool,
+    /// REP or REPNE. It means something to string instructions only (as XACQUIRE and XRELEASE they are hints).
+    pub(crate) repeat: bool,
     /// The segment that replaces the default one. In 64-bit code only FS and GS do.
     pub(crate) segment: Option<Segment>,
     rex: Option<u8>,
@@ -38,9 +42,14 @@ impl Prefixes {
                     prefixes.address_size = true;
                     None
                 }
-                0xf0 => return Err(Reason::Locked),
-                // REP and REPNE mean nothing here (as XACQUIRE and XRELEASE they are hints).
-                0xf2 | 0xf3 => None,
+                0xf0 => {
+                    prefixes.lock = true;
+                    None
+                }
+                0xf2 | 0xf3 => {
+                    prefixes.repeat = true;
+                    None
+                }
                 opcode => return Ok((prefixes, opcode)),
             };
             // In 64-bit code the bases of ES, CS, SS and DS are zero and their prefixes mean nothing.

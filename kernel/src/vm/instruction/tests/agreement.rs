@@ -2,14 +2,17 @@
 
 use super::support::{Random, Registers};
 use crate::vm::instruction::{
-    CodeSize, Instruction, MAX_LENGTH, Operation, Operator, Part, Reason, Segment, Source, Width, decode,
+    BitAction, CodeSize, Instruction, MAX_LENGTH, Operation, Operator, Part, Reason, Segment, Source, StringKind,
+    StringOperation, Unary, Width, decode,
 };
-use iced_x86::{Code, Decoder, DecoderOptions, Instruction as Iced, Mnemonic, OpKind, Register};
+use iced_x86::{
+    Code, Decoder, DecoderOptions, Instruction as Iced, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
+};
 
 const CODE_SIZES: [(CodeSize, u32); 3] = [(CodeSize::Bits16, 16), (CodeSize::Bits32, 32), (CodeSize::Bits64, 64)];
 
 /// Every prefix, orders that matter, and none.
-const PREFIXES: [&[u8]; 25] = [
+const PREFIXES: [&[u8]; 28] = [
     &[],
     &[0x66],
     &[0x67],
@@ -35,20 +38,59 @@ const PREFIXES: [&[u8]; 25] = [
     &[0xf2],
     &[0xf3, 0x66],
     &[0xf0],
+    &[0xf0, 0x48],
+    &[0xf2, 0xf0],
+    &[0x67, 0xf3, 0x65],
 ];
+
+/// The string instruction that `iced` is, if it is one of the set.
+fn string(iced: &Iced) -> Option<StringKind> {
+    use Code::*;
+    Some(match iced.code() {
+        Movsb_m8_m8 | Movsw_m16_m16 | Movsd_m32_m32 | Movsq_m64_m64 => StringKind::Move,
+        Stosb_m8_AL | Stosw_m16_AX | Stosd_m32_EAX | Stosq_m64_RAX => StringKind::Store,
+        Lodsb_AL_m8 | Lodsw_AX_m16 | Lodsd_EAX_m32 | Lodsq_RAX_m64 => StringKind::Load,
+        Insb_m8_DX | Insw_m16_DX | Insd_m32_DX => StringKind::Input,
+        Outsb_DX_m8 | Outsw_DX_m16 | Outsd_DX_m32 => StringKind::Output,
+        _ => return None,
+    })
+}
 
 /// The operand of `iced` in memory, if it is an instruction of the set.
 fn in_the_set(iced: &Iced) -> Option<u32> {
     use Mnemonic::*;
-    if !matches!(iced.mnemonic(), Mov | Movzx | Movsx | Movsxd | Test | Add | Or | And | Sub | Xor | Cmp)
-        || iced.has_lock_prefix()
-        || iced.code() == Code::Movsxd_r16_rm16
-    {
+    if let Some(kind) = string(iced) {
+        return Some(if matches!(kind, StringKind::Load | StringKind::Output) { 1 } else { 0 });
+    }
+    let one_operand = matches!(iced.mnemonic(), Not | Neg | Inc | Dec);
+    let two_operands = matches!(
+        iced.mnemonic(),
+        Mov | Movzx
+            | Movsx
+            | Movsxd
+            | Test
+            | Add
+            | Or
+            | And
+            | Sub
+            | Xor
+            | Cmp
+            | Xchg
+            | Xadd
+            | Cmpxchg
+            | Bt
+            | Bts
+            | Btr
+            | Btc
+    );
+    if !one_operand && !two_operands || iced.code() == Code::Movsxd_r16_rm16 {
         return None;
     }
     let memory = (0..iced.op_count()).find(|operand| iced.op_kind(*operand) == OpKind::Memory)?;
-    let other = 1 - memory;
-    let segment = iced.op_kind(other) == OpKind::Register && iced.op_register(other).is_segment_register();
+    let segment = two_operands && {
+        let other = 1 - memory;
+        iced.op_kind(other) == OpKind::Register && iced.op_register(other).is_segment_register()
+    };
     (!segment).then_some(memory)
 }
 
@@ -59,6 +101,18 @@ fn part(register: Register) -> (Part, usize) {
 
 /// The operation as iced describes it.
 fn operation(iced: &Iced, memory: u32) -> Operation {
+    if let Some(kind) = string(iced) {
+        let source_segment = segment(iced.memory_segment());
+        let repeat = iced.has_rep_prefix() || iced.has_repne_prefix();
+        return Operation::String(StringOperation { kind, repeat, source_segment });
+    }
+    match iced.mnemonic() {
+        Mnemonic::Not => return Operation::Unary(Unary::Not),
+        Mnemonic::Neg => return Operation::Unary(Unary::Negate),
+        Mnemonic::Inc => return Operation::Unary(Unary::Increment),
+        Mnemonic::Dec => return Operation::Unary(Unary::Decrement),
+        _ => {}
+    }
     let other = 1 - memory;
     let register = (iced.op_kind(other) == OpKind::Register).then(|| part(iced.op_register(other)));
     let source = register.map_or_else(|| Source::Immediate(iced.immediate(other)), |(part, _)| Source::Register(part));
@@ -79,6 +133,13 @@ fn operation(iced: &Iced, memory: u32) -> Operation {
         Mnemonic::Xor => arithmetic(Operator::Xor, true),
         Mnemonic::Cmp => arithmetic(Operator::Sub, false),
         Mnemonic::Test => arithmetic(Operator::And, false),
+        Mnemonic::Xchg => Operation::Exchange(register.unwrap().0),
+        Mnemonic::Xadd => Operation::ExchangeAdd(register.unwrap().0),
+        Mnemonic::Cmpxchg => Operation::CompareExchange(register.unwrap().0),
+        Mnemonic::Bt => Operation::Bit { action: BitAction::Test, index: source },
+        Mnemonic::Bts => Operation::Bit { action: BitAction::Set, index: source },
+        Mnemonic::Btr => Operation::Bit { action: BitAction::Reset, index: source },
+        Mnemonic::Btc => Operation::Bit { action: BitAction::Complement, index: source },
         _ if memory == 0 => Operation::Store(source),
         mnemonic => {
             let (to, size) = register.unwrap();
@@ -89,6 +150,18 @@ fn operation(iced: &Iced, memory: u32) -> Operation {
             let signed = matches!(mnemonic, Mnemonic::Movsx | Mnemonic::Movsxd);
             Operation::Load { to, width, signed }
         }
+    }
+}
+
+fn segment(register: Register) -> Segment {
+    match register {
+        Register::ES => Segment::Es,
+        Register::CS => Segment::Cs,
+        Register::SS => Segment::Ss,
+        Register::DS => Segment::Ds,
+        Register::FS => Segment::Fs,
+        Register::GS => Segment::Gs,
+        other => panic!("{other:?} is no segment"),
     }
 }
 
@@ -105,31 +178,43 @@ fn same_operation(ours: &Instruction, theirs: Operation) -> bool {
                 arithmetic.other = cut(arithmetic.other);
                 Operation::Arithmetic(arithmetic)
             }
-            load => load,
+            Operation::Bit { action, index: Source::Immediate(index) } => {
+                let index = index & u64::from(ours.width().bits() - 1);
+                Operation::Bit { action, index: Source::Immediate(index) }
+            }
+            // Where all segments but two are flat, or there is no element at RSI, a prefix does not matter.
+            Operation::String(mut string) => {
+                let flat =
+                    ours.code_size == CodeSize::Bits64 && !matches!(string.source_segment, Segment::Fs | Segment::Gs);
+                if flat || !string.reads_source() {
+                    string.source_segment = Segment::Ds;
+                }
+                Operation::String(string)
+            }
+            other => other,
         }
     };
     cut(*ours.operation()) == cut(theirs)
 }
 
-/// The linear address as iced computes it.
+/// The linear address as iced computes it; of a bit instruction, that of its operand.
 fn linear_address(iced: &Iced, memory: u32, bitness: u32, registers: &Registers) -> u64 {
     let address = iced.virtual_address(memory, 0, |register, _, _| {
-        let base = match register {
-            Register::ES => Segment::Es,
-            Register::CS => Segment::Cs,
-            Register::SS => Segment::Ss,
-            Register::DS => Segment::Ds,
-            Register::FS => Segment::Fs,
-            Register::GS => Segment::Gs,
-            general => {
-                let value = registers.general[general.full_register().number()];
-                return Some(if general.size() == 8 { value } else { value & ((1 << (8 * general.size())) - 1) });
-            }
-        };
-        let flat = bitness == 64 && !matches!(base, Segment::Fs | Segment::Gs);
-        Some(if flat { 0 } else { registers.bases[base as usize] })
+        if register.is_segment_register() {
+            let base = segment(register);
+            let flat = bitness == 64 && !matches!(base, Segment::Fs | Segment::Gs);
+            return Some(if flat { 0 } else { registers.bases[base as usize] });
+        }
+        let value = registers.general[register.full_register().number()];
+        Some(if register.size() == 8 { value } else { value & ((1 << (8 * register.size())) - 1) })
     });
     if bitness == 64 { address.unwrap() } else { address.unwrap() & 0xffff_ffff }
+}
+
+/// What a bit's index adds to the address, where it is in a register.
+fn bit_offset(iced: &Iced) -> Option<Register> {
+    let bit = matches!(iced.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc);
+    (bit && iced.op_kind(1) == OpKind::Register).then(|| iced.op_register(1))
 }
 
 /// What was compared.
@@ -141,6 +226,7 @@ struct Tally {
 
 /// Decodes `bytes` with both, and compares everything.
 fn compare(bytes: &[u8], registers: &Registers, tally: &mut Tally) {
+    let mut information = InstructionInfoFactory::new();
     for (code_size, bitness) in CODE_SIZES {
         let mut registers = registers.clone();
         if bitness < 64 {
@@ -156,12 +242,29 @@ fn compare(bytes: &[u8], registers: &Registers, tally: &mut Tally) {
                 assert_eq!(usize::from(ours.length()), iced.len(), "{}", context());
                 assert_eq!(ours.width().bytes(), iced.memory_size().size(), "{}", context());
                 assert!(same_operation(&ours, operation(&iced, memory)), "{}", context());
+                // The processor finds the element that the index is in; a low one is in the operand itself.
+                if let Some(register) = bit_offset(&iced) {
+                    // Any index has an address.
+                    let _ = ours.linear_address(&registers);
+                    registers.general[register.full_register().number()] &= 0xf;
+                }
                 let address = linear_address(&iced, memory, bitness, &registers);
                 assert_eq!(ours.linear_address(&registers), address, "{}", context());
-                assert_eq!(ours.reads_memory() && ours.writes_memory(), {
-                    let access = matches!(ours.operation(), Operation::Arithmetic(_));
-                    access && memory == 0 && !matches!(iced.mnemonic(), Mnemonic::Cmp | Mnemonic::Test)
-                });
+                if let Some(string) = ours.string() {
+                    let elements = ours.elements(&string, &registers);
+                    let theirs = |operand| linear_address(&iced, operand, bitness, &registers);
+                    let source = string.reads_source().then(|| theirs(1));
+                    let destination = string.writes_destination().then(|| theirs(0));
+                    assert_eq!(elements, [source, destination], "{}", context());
+                }
+                let access = information.info(&iced).op_access(memory);
+                let reads = matches!(
+                    access,
+                    OpAccess::Read | OpAccess::CondRead | OpAccess::ReadWrite | OpAccess::ReadCondWrite
+                );
+                let writes = !matches!(access, OpAccess::Read | OpAccess::CondRead);
+                let both = string(&iced) == Some(StringKind::Move);
+                assert_eq!((ours.reads_memory(), ours.writes_memory()), (reads || both, writes), "{}", context());
             }
             (Ok(ours), None) => panic!("{bytes:02x?} in {bitness} bits: {ours:?}, but iced: {iced:?}"),
             (Err(error), Some(_)) => panic!("{error} in {bitness} bits, but iced: {iced:?}"),
@@ -218,31 +321,119 @@ fn every_sib_byte_agrees() {
     assert!(tally.decoded > 30_000);
 }
 
+/// Random byte strings; each is decoded as code of three sizes.
+const ROUNDS: u64 = 1_000_000;
+
+/// The opcodes of the set.
+const OPCODES: [&[u8]; 70] = [
+    &[0x00],
+    &[0x01],
+    &[0x02],
+    &[0x03],
+    &[0x08],
+    &[0x09],
+    &[0x0a],
+    &[0x0b],
+    &[0x20],
+    &[0x21],
+    &[0x22],
+    &[0x23],
+    &[0x28],
+    &[0x29],
+    &[0x2a],
+    &[0x2b],
+    &[0x30],
+    &[0x31],
+    &[0x32],
+    &[0x33],
+    &[0x38],
+    &[0x39],
+    &[0x3a],
+    &[0x3b],
+    &[0x63],
+    &[0x6c],
+    &[0x6d],
+    &[0x6e],
+    &[0x6f],
+    &[0x80],
+    &[0x81],
+    &[0x82],
+    &[0x83],
+    &[0x84],
+    &[0x85],
+    &[0x86],
+    &[0x87],
+    &[0x88],
+    &[0x89],
+    &[0x8a],
+    &[0x8b],
+    &[0xa0],
+    &[0xa1],
+    &[0xa2],
+    &[0xa3],
+    &[0xa4],
+    &[0xa5],
+    &[0xaa],
+    &[0xab],
+    &[0xac],
+    &[0xad],
+    &[0xc6],
+    &[0xc7],
+    &[0xf6],
+    &[0xf7],
+    &[0xfe],
+    &[0xff],
+    &[0x0f, 0xa3],
+    &[0x0f, 0xab],
+    &[0x0f, 0xb0],
+    &[0x0f, 0xb1],
+    &[0x0f, 0xb3],
+    &[0x0f, 0xb6],
+    &[0x0f, 0xb7],
+    &[0x0f, 0xba],
+    &[0x0f, 0xbb],
+    &[0x0f, 0xbe],
+    &[0x0f, 0xbf],
+    &[0x0f, 0xc0],
+    &[0x0f, 0xc1],
+];
+
 #[test]
 fn random_bytes_agree() {
-    let mut random = Random(11);
+    const SEED: u64 = 11;
+    println!("seed {SEED}");
+    let mut random = Random(SEED);
     let mut tally = Tally::default();
     let mut registers = Registers::distinct();
-    for _ in 0..60_000 {
+    for round in 0..ROUNDS {
         let mut bytes = [0; MAX_LENGTH];
         for (index, byte) in bytes.iter_mut().enumerate() {
             *byte = (random.next() >> 32) as u8;
             // Some with several prefixes of every kind before the rest.
             if index < 4 && random.next().is_multiple_of(3) {
-                *byte = [0x66, 0x67, 0x40, 0x48, 0x4d, 0x64, 0x3e, 0x8b][(random.next() % 8) as usize];
+                *byte = [0x66, 0x67, 0x40, 0x48, 0x4d, 0x64, 0x3e, 0xf0, 0xf2, 0xf3][(random.next() % 10) as usize];
             }
         }
+        // Most with an opcode of the set after up to three such prefixes.
+        if round % 4 != 0 {
+            let at = (random.next() % 4) as usize;
+            let opcode = OPCODES[(random.next() % 70) as usize];
+            bytes[at..at + opcode.len()].copy_from_slice(opcode);
+        }
+        let end = if round % 16 == 1 { (random.next() % 16) as usize } else { MAX_LENGTH };
         registers.rip = random.next();
         registers.general[(random.next() % 16) as usize] = random.next();
-        compare(&bytes, &registers, &mut tally);
+        compare(&bytes[..end], &registers, &mut tally);
     }
-    assert!(tally.decoded > 5_000, "{}", tally.decoded);
+    println!("{} decoded by both, {} refused by both", tally.decoded, tally.refused);
+    assert!(tally.decoded > ROUNDS / 2 && tally.refused > ROUNDS / 2);
 }
 
 #[test]
 fn an_instruction_cut_at_any_byte_is_truncated() {
     for (code_size, _) in CODE_SIZES {
-        for opcode in [&[0x89][..], &[0xc7], &[0x81], &[0xa1], &[0x0f, 0xb7], &[0xf7]] {
+        for opcode in [&[0x89][..], &[0xc7], &[0x81], &[0xa1], &[0x0f, 0xb7], &[0xf7], &[0xa5], &[0x0f, 0xab], &[0x87]]
+        {
             for prefixes in [&[][..], &[0x66], &[0x67], &[0x65]] {
                 for modrm in [0x00, 0x04, 0x05, 0x06, 0x44, 0x84, 0x80] {
                     let whole = bytes(prefixes, opcode, modrm, 0x25);

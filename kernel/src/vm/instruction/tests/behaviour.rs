@@ -201,7 +201,9 @@ fn what_cannot_be_finished_is_an_error_with_its_bytes() {
     assert_eq!(reason(&[0x8b, 0x80, 0, 0, 0], Bits64), Reason::Truncated);
     assert_eq!(reason(&[0xc7, 0x00, 1, 2, 3], Bits64), Reason::Truncated);
     assert_eq!(reason(&[0x66; 20], Bits64), Reason::TooLong);
-    assert_eq!(reason(&[0xf0, 0x09, 0x08], Bits64), Reason::Locked);
+    assert_eq!(reason(&[0xf0, 0x0b, 0x08], Bits64), Reason::Locked, "the result is in a register");
+    assert_eq!(reason(&[0xf0, 0x89, 0x08], Bits64), Reason::Locked, "a store");
+    assert!(decode(&[0xf0, 0x09, 0x08], Bits64).is_ok());
     assert_eq!(reason(&[0x89, 0xc8], Bits64), Reason::NoMemoryOperand);
     assert_eq!(reason(&[0x63, 0x08], Bits32), Reason::Unsupported, "ARPL");
     assert_eq!(reason(&[0xc7, 0x08, 0, 0, 0, 0], Bits64), Reason::Unsupported);
