@@ -99,6 +99,11 @@ pub fn set(vector: Vector, source: Source) {
     }
 }
 
+/// What a vector means.
+pub fn source(vector: Vector) -> Source {
+    Source::decode(SOURCES[usize::from(vector.0)].load(Ordering::Acquire))
+}
+
 /// Gives a vector back. What still arrives on it is a stray interrupt.
 pub fn free(vector: Vector) {
     set(vector, Source::Nothing);
@@ -128,7 +133,7 @@ pub fn arrived(vector: Vector) -> bool {
         wake_halted();
         return true;
     }
-    match Source::decode(SOURCES[usize::from(vector.0)].load(Ordering::Acquire)) {
+    match source(vector) {
         Source::Device { vcpu, guest_vector } => {
             DEVICE_INTERRUPTS.fetch_add(1, Ordering::Relaxed);
             if let (Some(mailbox), Some(here)) = (mailbox(vcpu), local_apic::processor()) {

@@ -13,6 +13,9 @@ use alloc::string::{String, ToString};
 use pci::{FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds};
 use vtd::Trigger;
 
+/// How many new ways of one function are logged: its guest makes as many as it likes.
+const LOGGED: u16 = 64;
+
 /// The real MSI-X table.
 #[derive(Debug)]
 struct Table(DeviceMemory);
@@ -48,6 +51,8 @@ pub struct AssignedDevice {
     messages: Messages,
     /// What it is to send when its guest uses MSI.
     msi: Option<DeviceMessage>,
+    /// How many new ways were logged.
+    logged: u16,
 }
 
 impl AssignedDevice {
@@ -84,7 +89,7 @@ impl AssignedDevice {
             );
         }
         let (unit, quarantined) = (base, false);
-        Ok(Self { function, guest, requester_ids, unit, domain, quarantined, table, trapped, messages, msi })
+        Ok(Self { function, guest, requester_ids, unit, domain, quarantined, table, trapped, messages, msi, logged: 0 })
     }
 
     /// What it is to send when its guest uses MSI; `None` if it cannot.
@@ -143,13 +148,15 @@ impl AssignedDevice {
         let routed = self.messages.route(&mut unit.unit, &mut unit.tables, &target, entry, guest_vector)?;
         if let Routed::New { message, index, vector } = routed {
             table.program(entry, message.address, message.data);
-            log::info!(
-                "{}: MSI-X {entry} by remapping entry {index} and {} to guest {} as vector {:#x}",
-                self.function.address(),
-                vector.map_or("the unit's posting".to_string(), |vector| format!("vector {:#x}", vector.0)),
-                self.guest,
-                guest_vector.0
-            );
+            if self.logged < LOGGED {
+                self.logged += 1;
+                let way = vector.map_or("the unit's posting".to_string(), |vector| format!("vector {:#x}", vector.0));
+                let (address, guest) = (self.function.address(), self.guest);
+                log::info!(
+                    "{address}: MSI-X {entry} by remapping entry {index} and {way} to guest {guest} as vector {:#x}",
+                    guest_vector.0
+                );
+            }
         }
         table.set_masked(entry, false);
         Ok(())
@@ -164,7 +171,13 @@ impl AssignedDevice {
         guest_vector: Vector,
     ) -> Result<(), String> {
         let target = self.target(unit, vcpu)?;
-        self.messages.route_msi(&mut unit.unit, &mut unit.tables, &target, vectors, guest_vector)
+        self.messages.route_msi(&mut unit.unit, &mut unit.tables, &target, vectors, guest_vector)?;
+        if self.logged < LOGGED {
+            self.logged += 1;
+            let (address, guest) = (self.function.address(), self.guest);
+            log::info!("{address}: MSI of {vectors} vectors to guest {guest} from vector {:#x}", guest_vector.0);
+        }
+        Ok(())
     }
 
     /// Masks MSI-X `entry`; its way stays for the next time.

@@ -134,6 +134,8 @@ impl GuestMsi {
         self.route = match decoded {
             _ if !self.enabled => Route::Off,
             Ok(message) => Route::Live { message, vectors },
+            // Linux clears the message before it switches MSI off.
+            Err(_) if self.address == 0 => Route::Off,
             Err(_) => Route::Unroutable { address: self.address, data: self.data },
         };
         if self.route == before {
