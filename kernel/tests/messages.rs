@@ -157,6 +157,24 @@ fn all_vectors_in_use_is_an_error_in_words_and_they_come_back() {
 }
 
 #[test]
+fn a_way_that_hardware_refuses_costs_no_vector() {
+    let configuration = Configuration { extended_interrupt_mode: false, ..Configuration::default() };
+    let mut bench = Bench::new(configuration, false);
+    // No xAPIC has this id.
+    bench.target.processor = ApicId(0x100);
+    let (unit, memory) = (&mut bench.board.unit, &mut bench.board.memory);
+    bench.messages.allocate_msi(unit, memory, 1).unwrap();
+    for _ in 0..300 {
+        let error = bench.route(0, 0x41).unwrap_err();
+        assert!(error.contains("APIC id 256"), "{error}");
+        let (unit, memory) = (&mut bench.board.unit, &mut bench.board.memory);
+        let error = bench.messages.route_msi(unit, memory, &bench.target, 1, Vector(0x41)).unwrap_err();
+        assert!(error.contains("APIC id 256"), "{error}");
+    }
+    bench.done();
+}
+
+#[test]
 fn multiple_messages_reach_vectors_of_their_own() {
     for (name, configuration) in support::kinds() {
         if !configuration.extended_interrupt_mode {

@@ -172,10 +172,10 @@ impl Messages {
         };
         let made = unit.allocate_interrupts(memory, 1).map_err(|error| error.to_string()).and_then(|block| {
             let handle = block.get(0).ok_or("no remapping entry is left")?;
-            if let Some(vector) = vector {
-                remap(unit, memory, handle, target, vector)?;
+            match vector.map(|vector| remap(unit, memory, handle, target, vector)) {
+                None | Some(Ok(())) => Ok((block, handle)),
+                Some(Err(why)) => free(unit, memory, block, &[]).and(Err(why)),
             }
-            Ok((block, handle))
         });
         if let (Err(_), Some(vector)) = (&made, vector) {
             interrupts::free(vector);
