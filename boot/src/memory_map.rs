@@ -116,16 +116,13 @@ impl FirmwareMap {
             borders.push(span.start, Error::TooManyModules)?;
             borders.push(span.end, Error::TooManyModules)?;
         }
-        let count = borders.length;
-        let sorted = borders.items.get_mut(..count).unwrap_or(&mut []);
-        sorted.sort_unstable();
+        // From each border to the next one above it: there are few, and the image has no other use for a sort.
+        let above = |border: u64| borders.as_slice().iter().copied().filter(move |other| *other > border).min();
+        let first = borders.as_slice().iter().copied().min();
+        let starts = core::iter::successors(first, |border| above(*border));
 
         let mut filled: usize = 0;
-        for (start, end) in sorted.iter().zip(sorted.iter().skip(1)) {
-            let span = Span { start: *start, end: *end };
-            if span.start == span.end {
-                continue;
-            }
+        for span in starts.filter_map(|start| Some(Span { start, end: above(start)? })) {
             let Some(kind) = self.kind(span, occupied) else { continue };
             let previous = filled.checked_sub(1).and_then(|last| regions.get_mut(last));
             match previous {

@@ -51,9 +51,12 @@ impl MachineConfigSpace {
 
     /// The segments that can be reached. The ports reach segment 0.
     pub fn segments(&self) -> Vec<u16> {
-        let mut segments: Vec<u16> = self.windows.iter().map(|window| window.segment).chain([0]).collect();
-        segments.sort_unstable();
-        segments.dedup();
+        let mut segments = Vec::new();
+        for segment in self.windows.iter().map(|window| window.segment).chain([0]) {
+            if !segments.contains(&segment) {
+                segments.push(segment);
+            }
+        }
         segments
     }
 

@@ -60,10 +60,12 @@ fn devices(dmar: &Dmar<'_>, bridges: &Bridges<'_>) -> Vec<PciAddress> {
     for region in dmar.rmrrs() {
         let scopes = region.scopes();
         let endpoints = scopes.iter().flatten().filter(|scope| scope.scope_type == ScopeType::PciEndpoint);
-        devices.extend(endpoints.filter_map(|scope| scope.address(region.segment, bridges)));
+        for device in endpoints.filter_map(|scope| scope.address(region.segment, bridges)) {
+            if !devices.contains(&device) {
+                devices.push(device);
+            }
+        }
     }
-    devices.sort_unstable_by_key(|device: &PciAddress| (device.segment, device.bdf));
-    devices.dedup();
     devices
 }
 
