@@ -60,6 +60,8 @@ fn run(boot_info: &BootInfo) -> Result<(), Failure> {
     let mut network = Network::new(&mut nic, &mut storage);
     if !options.no_network {
         network.get_lease(&mut nic).map_err(Failure)?;
+        let (moved, of) = nic.move_ranges(&function);
+        report::entry("ranges_moved", format_args!("{moved}/{of}"));
         let answered = network.ping_gateway(&mut nic, PINGS);
         report::entry("pings", format_args!("{answered}/{PINGS}"));
     }

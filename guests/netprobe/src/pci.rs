@@ -86,6 +86,15 @@ impl Function {
         (low & 1 == 0 && address != 0).then_some(GuestPhys::new(address))
     }
 
+    /// Moves the 32-bit memory BAR `index` (0 to 5) to `to`, a multiple of its size where nothing is. The function does not
+    /// answer meanwhile.
+    pub fn move_memory_bar(&self, index: u8, to: GuestPhys) {
+        let command = self.read(COMMAND) & 0xffff;
+        self.write(COMMAND, command & !MEMORY_SPACE);
+        self.write(BAR0 + 4 * index.min(5), to.as_u64() as u32);
+        self.write(COMMAND, command);
+    }
+
     fn capability(&self, id: u8) -> Option<u8> {
         if self.read(COMMAND) & CAPABILITIES_LIST == 0 {
             return None;

@@ -6,7 +6,7 @@ mod rings;
 use crate::memory::DeviceRegisters;
 use crate::pci::Function;
 use crate::{clock, interrupts};
-use addr::{ApicId, Iova};
+use addr::{ApicId, GuestPhys, Iova};
 use interrupts::{PENDING_OTHER, PENDING_RECEIVE, PENDING_TRANSMIT, Pending};
 use netprobe::descriptor;
 use netprobe::frame::Mac;
@@ -27,6 +27,12 @@ const LINK_TIMEOUT_US: u64 = 5_000_000;
 
 /// The MSI-X entries that the driver uses, in this order.
 const VECTORS: [addr::Vector; 3] = [interrupts::RECEIVE, interrupts::TRANSMIT, interrupts::OTHER];
+/// The BAR with the MSI-X table, and the offset of the first entry's data there.
+const MSIX_BAR: u8 = 3;
+const MSIX_DATA: usize = 8;
+/// What of an address changes when ranges are moved: both places are in the window that the host bridge has for them.
+const MOVE: u64 = 0x1000_0000;
+
 const CAUSES: u32 = CAUSE_RXQ0 | CAUSE_TXQ0 | CAUSE_OTHER | CAUSE_LSC;
 
 /// How the NIC is set up.
@@ -82,6 +88,26 @@ impl E1000e {
         let [e, f, ..] = nic.registers.read(RAH0).to_le_bytes();
         nic.mac = [a, b, c, d, e, f];
         Ok(nic)
+    }
+
+    /// Moves the NIC's registers and its MSI-X table, with everything running, and goes on with them there. Returns how many
+    /// ranges of how many answer at the new place as they did at the old, and at the old one no more.
+    pub fn move_ranges(&mut self, function: &Function) -> (u8, u8) {
+        let mut moved = 0;
+        for (index, register) in [(0, STATUS), (MSIX_BAR, MSIX_DATA)] {
+            let Some(old) = function.memory_bar(index) else { continue };
+            let new = GuestPhys::new(old.as_u64() ^ MOVE);
+            // SAFETY: the function's own BAR says that a device is there, or will in a moment; no memory is there.
+            let windows = unsafe { [DeviceRegisters::new(old, LENGTH), DeviceRegisters::new(new, LENGTH)] };
+            let [Some(before), Some(after)] = windows else { continue };
+            let value = before.read(register);
+            function.move_memory_bar(index, new);
+            moved += u8::from(value != u32::MAX && after.read(register) == value && before.read(register) == u32::MAX);
+            if index == 0 {
+                self.registers = after;
+            }
+        }
+        (moved, 2)
     }
 
     /// The NIC's own address, whichever it answers to at the moment.
