@@ -32,6 +32,8 @@ pub enum Event {
         /// Which unit.
         unit: usize,
     },
+    /// Time has passed while software waits, where [`Machine::watch_time`] asks for it.
+    Time,
     /// A write to a register, after it took effect.
     Register {
         /// Of which unit.
@@ -48,6 +50,7 @@ struct State {
     units: RefCell<Vec<Unit>>,
     hook: RefCell<Option<Hook>>,
     time_us: Cell<u64>,
+    time_is_watched: Cell<bool>,
 }
 
 /// A machine with memory and remapping units. Clones are handles to the same machine: one for the driver's memory,
@@ -67,6 +70,7 @@ impl Machine {
                 units: RefCell::new(Vec::new()),
                 hook: RefCell::new(None),
                 time_us: Cell::new(0),
+                time_is_watched: Cell::new(false),
             }),
         }
     }
@@ -345,5 +349,14 @@ impl Machine {
     /// Time passes.
     pub fn pass_time(&self, microseconds: u64) {
         self.state.time_us.set(self.state.time_us.get().saturating_add(microseconds));
+        if self.state.time_is_watched.get() {
+            self.event(Event::Time);
+        }
+    }
+
+    /// From now on the hook also runs while software waits: between any two descriptors of a batch, where the unit does
+    /// its work in pieces ([`crate::Latency::Looks`]).
+    pub fn watch_time(&self) {
+        self.state.time_is_watched.set(true);
     }
 }

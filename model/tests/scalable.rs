@@ -647,3 +647,36 @@ fn a_device_that_does_not_answer_loses_all_of_its_pasids_and_no_other_does() {
     assert!(!board.unit.is_poisoned());
     board.done();
 }
+
+#[test]
+fn a_page_that_one_pasid_loses_is_lost_for_it_and_for_no_other() {
+    for (kind, configuration) in kinds().into_iter().filter(|(_, unit)| unit.first_stage && unit.pasid) {
+        let mut board = up(configuration, 0);
+        let nic = NIC.as_u16();
+        let numbers = [None, Some(0x41), Some(0x42)];
+        let mut tables = Vec::new();
+        for (number, id) in numbers.into_iter().zip(1..) {
+            let mut table = first_stage(&mut board, 4);
+            let flush = map(&mut table, &mut board.memory, 0x1000, A + 0x10_0000 * id, 0x3000);
+            flush.complete(&paging::NeverLoaded, &mut board.memory).unwrap();
+            let pasid = number.map(|number| Pasid::new(number).unwrap());
+            board.unit.attach(&mut board.memory, NIC, pasid, DomainId(1), by_first(&table)).unwrap();
+            tables.push((table, pasid));
+        }
+        for (index, number) in numbers.into_iter().enumerate() {
+            for iova in [0x1000, 0x2000, 0x3000] {
+                assert!(write(&board.machine, nic, number, iova).is_ok(), "{kind}");
+            }
+            let (table, pasid) = &mut tables[index];
+            let flush = table.unmap(&mut board.memory, Iova::new(0x2000), 0x1000).unwrap();
+            let change = flush.invalidation().copied().unwrap();
+            let proof = board.unit.invalidate_first_stage(&mut board.memory, DomainId(1), *pasid, &change).unwrap();
+            flush.complete(&proof, &mut board.memory).unwrap();
+            assert_eq!(write(&board.machine, nic, number, 0x2000), Err(Reason::FIRST_STAGE_ABSENT), "{kind}");
+            for later in &numbers[index + 1..] {
+                assert!(write(&board.machine, nic, *later, 0x2000).is_ok(), "{kind}");
+            }
+        }
+        board.done();
+    }
+}

@@ -15,6 +15,7 @@ pub fn up(configuration: Configuration, rid_pasid: u32) -> Board {
     };
     board.unit.bring_up(&mut board.memory, &settings).expect("the unit comes up");
     assert_eq!(board.machine.violations(0), []);
+    board.machine.watch_time();
     board
 }
 
