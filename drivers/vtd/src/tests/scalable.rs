@@ -188,8 +188,8 @@ fn entries_say_what_was_asked_and_snoop_what_the_unit_can() {
         let five = Translation::FirstStage { table: TABLE, levels: Levels::Five };
         for (translation, word0, word2) in [
             (second(TABLE), 0x70_0089, 0),
-            (first(TABLE), 0x41, 0x70_0000),
-            (five, 0x41, 0x70_0004),
+            (first(TABLE), 0x49, 0x70_0000),
+            (five, 0x49, 0x70_0004),
             (nested(0x5000, TABLE), 0x70_00c9, 0x5000),
             (nested(0, TABLE), 0x70_00c9, 0),
             (Translation::PassThrough, 0x109, 0),
@@ -573,7 +573,9 @@ fn first_stage_changes_are_forgotten_by_domain_pasid_and_pages() {
         let (proof, executed) = ask(pasid(5), &change(0x3000, 0x2000, true, false));
         assert_eq!(executed, [(tags(7, 5) | 0x36, 3)], "pages 3 and 4: block 0 to 7");
         assert!(proof.covers(&change(0x4000, 0x1000, true, true)));
-        assert_eq!(ask(None, &change(0, 1 << 47, false, false)).1, [(tags(7, 3) | 0x36, 35 | 1 << 6)]);
+        assert_eq!(ask(None, &change(0, 1 << 30, false, false)).1, [(tags(7, 3) | 0x36, 18 | 1 << 6)]);
+        // Of more than 1 GiB, the whole PASID.
+        assert_eq!(ask(None, &change(0, (1 << 30) + 0x1000, false, false)).1, [(tags(7, 3) | 0x26, 0)]);
         assert_eq!(ask(None, &change(0x3000, 0, false, false)).1, []);
         let (proof, executed) = ask(None, &change(0x3000, 0x1000, true, true));
         assert_eq!(executed.len(), added);
