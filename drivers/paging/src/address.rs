@@ -31,3 +31,23 @@ impl InputAddress for Iova {
         self.as_u64()
     }
 }
+
+/// An input address within the walker, where its kind does not matter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Input(pub(crate) u64);
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl InputAddress for Input {
+    fn from_u64(value: u64) -> Self {
+        Self(value)
+    }
+
+    fn to_u64(self) -> u64 {
+        self.0
+    }
+}

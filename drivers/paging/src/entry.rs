@@ -7,6 +7,15 @@ use core::{fmt, ops::RangeInclusive};
 /// Bits 51:12 of an entry: the address of a table or of a page, in every format.
 pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
+/// Bits 56:52, which hardware ignores in entries of every kind and format. (Bits above are not: EPT's bits 57 to 63 of a
+/// page have meanings, and the memory protection key of nested tables.) Detached trees are linked through them.
+pub(crate) const LINK: u64 = 0x1f << LINK_SHIFT;
+pub(crate) const LINK_SHIFT: u32 = 52;
+
+/// Bit 7 of a present entry above level 1: a page, in every format. In a page of 4 KiB the bit is clear; otherwise pages
+/// of all sizes that may be used alike have the same bits beside the address.
+pub(crate) const PAGE: u64 = 1 << 7;
+
 /// What may be done with a page.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Permissions {
@@ -86,8 +95,9 @@ pub enum Entry<A> {
 
 /// The look of an entry. Levels count from 1, the lowest; level 2 has leaves of 2 MiB and level 3 of 1 GiB.
 ///
-/// In every format an entry whose bits 2:0 are zero must be absent, whatever its other bits: detached tables are
-/// chained through such entries while hardware may still read them.
+/// The walker keeps something of its own in the tables, and relies on every format for it: hardware ignores bits 56:52
+/// of every present entry; an entry whose bits 2:0 are zero is absent, whatever its other bits; and a large page differs
+/// from a small one in bit 7 alone.
 pub trait Format {
     /// The kind of address that the table translates.
     type Input: InputAddress;
@@ -98,6 +108,16 @@ pub trait Format {
     /// The numbers of levels that hardware walks in this format.
     const LEVELS: RangeInclusive<u8>;
 
+    /// An entry is present if one of these bits is set; all of them are within bits 2:0.
+    const PRESENT: u64;
+
+    /// The bits beside the address of an entry that points to a table. It grants everything: leaves alone restrict.
+    const TABLE: u64;
+
+    /// The bits that hardware may set in a present entry by itself: accessed and dirty, where this crate does not set
+    /// them from the start.
+    const SET_BY_HARDWARE: u64;
+
     /// The width of an input address in a table of `levels` levels.
     fn input_bits(levels: u8) -> u32 {
         12 + 9 * u32::from(levels)
@@ -107,11 +127,8 @@ pub trait Format {
     fn supports(permissions: Permissions, attributes: Self::Attributes) -> bool;
 
     /// The entry of a page, at the level of `size`. `mapping` is one that [`Self::supports`] accepts, its address
-    /// aligned to `size` and below 2^52.
+    /// aligned to `size` and below 2^52. Bit 7 tells pages above level 1 from those of 4 KiB, and nothing else does.
     fn leaf(size: PageSize, mapping: Mapping<Self::Attributes>) -> u64;
-
-    /// The entry that points to the table at `table`, granting everything: leaves alone restrict.
-    fn table(table: HostPhys) -> u64;
 
     /// What `entry` says at `level`.
     fn decode(entry: u64, level: u8) -> Entry<Self::Attributes>;

@@ -1,6 +1,11 @@
 //! What hardware must forget after a change, and the tables that wait for it.
 
-use crate::{InputAddress, TableMemory, list::TableList};
+use crate::{
+    InputAddress, TableMemory,
+    free::free_tree,
+    list::{Tree, TreeList},
+    shape::Shape,
+};
 use addr::HostPhys;
 
 /// What hardware may still have cached of a table after a change of it.
@@ -77,13 +82,26 @@ impl<I> InvalidationComplete<I> for NotPresentIsNotCached {
 pub struct Flush<I> {
     root: HostPhys,
     invalidation: Option<Invalidation<I>>,
-    detached: TableList,
+    detached: TreeList,
 }
 
 impl<I: InputAddress> Flush<I> {
     /// No change of the table at `root`: something to join others to.
+    #[inline]
     pub fn none(root: HostPhys) -> Self {
-        Self { root, invalidation: None, detached: TableList::default() }
+        Self { root, invalidation: None, detached: TreeList::new() }
+    }
+
+    /// A change that asks for an invalidation, and detached no tables.
+    #[inline]
+    pub(crate) fn of(invalidation: Invalidation<I>) -> Self {
+        Self { invalidation: Some(invalidation), ..Self::none(invalidation.root) }
+    }
+
+    /// A change that detached one tree.
+    #[inline]
+    pub(crate) fn of_tree(invalidation: Invalidation<I>, tree: Tree, shape: &'static Shape) -> Self {
+        Self { detached: TreeList::one(tree, shape), ..Self::of(invalidation) }
     }
 
     /// What to invalidate, or `None` if nothing has changed.
@@ -91,9 +109,23 @@ impl<I: InputAddress> Flush<I> {
         self.invalidation.as_ref()
     }
 
+    /// Whether tables wait to be freed.
+    pub fn has_detached_tables(&self) -> bool {
+        !self.detached.is_empty()
+    }
+
     /// The number of tables that wait to be freed.
-    pub fn detached_tables(&self) -> u64 {
-        self.detached.len()
+    #[cfg(test)]
+    pub(crate) fn detached_tables(&self, memory: &mut impl TableMemory) -> u64 {
+        fn count(memory: &impl TableMemory, tree: Tree, shape: &Shape) -> u64 {
+            let children = (0..if tree.level > 1 { crate::ENTRIES } else { 0 })
+                .map(|index| memory.read_entry(tree.table, index))
+                .filter(|entry| shape.is_table(*entry, tree.level));
+            1 + children.map(|entry| count(memory, Tree::child(entry, tree.level), shape)).sum::<u64>()
+        }
+        let mut tables = 0;
+        self.detached.for_each(memory, |memory, tree, shape| tables += count(memory, tree, shape));
+        tables
     }
 
     /// Adds another change of the same table, so that one invalidation serves both.
@@ -115,11 +147,12 @@ impl<I: InputAddress> Flush<I> {
     ///
     /// # Errors
     /// The flush comes back unchanged if `proof` does not cover it.
+    #[inline]
     pub fn complete(self, proof: &impl InvalidationComplete<I>, memory: &mut impl TableMemory) -> Result<(), Self> {
         if self.invalidation.as_ref().is_some_and(|invalidation| !proof.covers(invalidation)) {
             return Err(self);
         }
-        self.detached.free(memory);
+        self.detached.for_each(memory, free_tree);
         Ok(())
     }
 
@@ -128,8 +161,26 @@ impl<I: InputAddress> Flush<I> {
         self.invalidation = Some(self.invalidation.map_or(invalidation, |old| old.union(invalidation)));
     }
 
-    /// Takes a table that is no longer in the tree.
-    pub(crate) fn detach(&mut self, table: HostPhys, memory: &mut impl TableMemory) {
-        self.detached.push(table, memory);
+    /// Notes that entries which point to tables have changed.
+    pub(crate) fn note_tables_changed(&mut self) {
+        if let Some(invalidation) = &mut self.invalidation {
+            invalidation.tables_changed = true;
+        }
+    }
+
+    /// Takes a tree that nothing in the table points to any more.
+    pub(crate) fn detach(&mut self, tree: Tree, shape: &'static Shape, memory: &mut impl TableMemory) {
+        self.detached.push(tree, shape, memory);
+    }
+
+    /// The same change, in the table's own kind of address.
+    #[inline]
+    pub(crate) fn cast<J: InputAddress>(self) -> Flush<J> {
+        let Self { root, invalidation, detached } = self;
+        let invalidation = invalidation.map(|Invalidation { root, start, len, tables_changed, only_added }| {
+            let start = J::from_u64(start.to_u64());
+            Invalidation { root, start, len, tables_changed, only_added }
+        });
+        Flush { root, invalidation, detached }
     }
 }

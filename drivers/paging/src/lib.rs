@@ -13,6 +13,87 @@
 //!   somebody shows the proof ([`InvalidationComplete`]) that no hardware can still hold a pointer to them.
 //!
 //! The memory that the tables live in is behind [`TableMemory`], so that everything here runs on a host.
+//!
+//! # Example
+//!
+//! A device's second stage in another kernel: memory for tables, a mapping, and its end.
+//!
+//! ```
+//! use addr::{HostPhys, Iova, PageSize};
+//! use paging::{
+//!     Invalidation, InvalidationComplete, Limits, NeverLoaded, PageTable, Permissions, SecondStage,
+//!     SecondStageAttributes, TableMemory,
+//! };
+//!
+//! /// Frames by number, as a kernel has them behind its physical map.
+//! #[derive(Default)]
+//! struct Frames(Vec<Option<Box<[u64; 512]>>>);
+//!
+//! fn frame(table: HostPhys) -> usize {
+//!     (table.as_u64() >> 12) as usize
+//! }
+//!
+//! impl TableMemory for Frames {
+//!     fn allocate_table(&mut self) -> Option<HostPhys> {
+//!         self.0.push(Some(Box::new([0; 512])));
+//!         Some(HostPhys::new((self.0.len() as u64 - 1) << 12))
+//!     }
+//!     fn free_table(&mut self, table: HostPhys) {
+//!         self.0[frame(table)] = None;
+//!     }
+//!     fn read_entry(&self, table: HostPhys, index: usize) -> u64 {
+//!         self.0[frame(table)].as_ref().unwrap()[index]
+//!     }
+//!     // In a kernel: an atomic store, and a cache line flush where the unit does not snoop (ECAP.C = 0).
+//!     fn write_entry(&mut self, table: HostPhys, index: usize, value: u64) {
+//!         self.0[frame(table)].as_mut().unwrap()[index] = value;
+//!     }
+//! }
+//!
+//! /// What the driver of the remapping unit makes when the unit has reported completion.
+//! struct Invalidated;
+//!
+//! impl InvalidationComplete<Iova> for Invalidated {
+//!     fn covers(&self, _: &Invalidation<Iova>) -> bool {
+//!         true // a global invalidation covers everything; one of a range compares it
+//!     }
+//! }
+//!
+//! let mut memory = Frames::default();
+//! // The unit offers 3 and 4 levels (CAP.SAGAW), 48 bits (CAP.MGAW), 1 GiB pages, a host address width of 46 bits.
+//! let levels = SecondStage::levels(0b00110, 48).ok_or("no levels for 48 bits")?;
+//! let limits = Limits::new(levels, PageSize::Size1G).with_input_bits(48).with_host_bits(46);
+//! let mut table: PageTable<SecondStage> = PageTable::with_limits(limits, &mut memory)?;
+//!
+//! let snoop = SecondStageAttributes { snoop: true };
+//! let (guest, host) = (Iova::new(0), HostPhys::new(5 << 30));
+//! let flush = table.map(&mut memory, guest, host, 3 << 30, Permissions::READ_WRITE, snoop)?;
+//! // No device has been pointed to the table yet: nothing can be cached of it.
+//! flush.complete(&NeverLoaded, &mut memory).expect("it covers everything");
+//! assert_eq!(table.translate(&memory, Iova::new(0x1234)).unwrap().host, HostPhys::new((5 << 30) + 0x1234));
+//!
+//! // Now devices use it. A hole of one page splits two pages of it; the neighbours stay mapped all the time.
+//! let flush = table.unmap(&mut memory, Iova::new(0x5000), 0x1000)?;
+//! let what = flush.invalidation().expect("a page is gone");
+//! assert_eq!((what.start, what.len), (Iova::new(0), 1 << 30)); // the page that was split
+//! // ... invalidate `what` in every unit that walks the table, wait, and then:
+//! flush.complete(&Invalidated, &mut memory).expect("the proof covers the change");
+//!
+//! // The page is back, and 2 x 512 small pages become one again; the two tables come back with the proof.
+//! let flush = table.map(&mut memory, Iova::new(0x5000), HostPhys::new((5 << 30) + 0x5000), 0x1000,
+//!     Permissions::READ_WRITE, snoop)?;
+//! assert!(flush.has_detached_tables() && !flush.invalidation().unwrap().only_added);
+//! flush.complete(&Invalidated, &mut memory).expect("the proof covers the change");
+//! assert_eq!(table.translate(&memory, Iova::new(0x5000)).unwrap().size, PageSize::Size1G);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How
+//!
+//! One walker, compiled once, serves all formats: of a format it knows a few masks (`shape.rs`). One page mapped or
+//! unmapped where its tables are is one walk and one store (`one.rs`). A table that becomes empty stays for what is mapped there
+//! next, so that a driver which maps and unmaps single buffers moves no tables and asks for no wide invalidations;
+//! [`PageTable::release_empty_tables`] takes such tables back. Pages are merged when the last of 512 comes.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -20,15 +101,24 @@
 extern crate std;
 
 mod address;
+mod change;
 mod entry;
 mod error;
 mod flush;
 mod format;
+mod free;
 mod geometry;
+mod limits;
 mod list;
+mod map;
+mod memory;
+mod merge;
+mod one;
+mod shape;
+mod split;
 mod table;
-mod unmap;
 mod walk;
+mod walker;
 
 #[cfg(test)]
 mod tests;
@@ -38,26 +128,10 @@ pub use entry::{Entry, Format, Mapping, MemoryType, Permissions};
 pub use error::MapError;
 pub use flush::{Flush, Invalidation, InvalidationComplete, NeverLoaded, NotPresentIsNotCached};
 pub use format::{Ept, EptAttributes, FirstStage, NestedPaging, SecondStage, SecondStageAttributes};
+pub use limits::Limits;
+pub use memory::TableMemory;
 pub use table::PageTable;
 pub use walk::{Leaf, Translation};
 
-use addr::HostPhys;
-
 /// The number of entries of a table of every format.
 pub const ENTRIES: usize = 512;
-
-/// The memory that tables live in.
-pub trait TableMemory {
-    /// A zeroed 4 KiB frame (flushed to memory where the reader is not coherent), or `None` when memory is out.
-    fn allocate_table(&mut self) -> Option<HostPhys>;
-
-    /// Gives a table's frame back. Called only when no hardware can still hold the entry that pointed to it.
-    fn free_table(&mut self, table: HostPhys);
-
-    /// Entry `index` (0 to 511) of the table at `table`.
-    fn read_entry(&self, table: HostPhys, index: usize) -> u64;
-
-    /// One atomic 64-bit store that hardware may observe at any moment, then flushed from the cache where the reader
-    /// is not coherent. Stores become visible in the order of the calls.
-    fn write_entry(&mut self, table: HostPhys, index: usize, value: u64);
-}

@@ -1,78 +1,145 @@
-//! A list of tables, linked through the tables themselves: there is no allocator here.
+//! A list of trees that are in no table any more, linked through the tables themselves: there is no allocator here.
 
-use crate::{TableMemory, entry::ADDRESS};
+use crate::{
+    TableMemory,
+    entry::{ADDRESS, LINK, LINK_SHIFT},
+    shape::Shape,
+};
 use addr::HostPhys;
 
-/// The entry that holds the link.
-const LINK: usize = 0;
+/// The number of bits of a link that one entry holds.
+const PIECE_BITS: u32 = LINK.count_ones();
+const PIECE: u64 = LINK >> LINK_SHIFT;
+/// Entries that hold a link: 40 bits of a frame number, and 3 of a level.
+const PIECES: usize = 9;
+/// The number of bits of a link that say the level.
+const LEVEL_BITS: u32 = 3;
 
-/// Tables that are in no tree: reserved and not yet attached, or detached and perhaps still read by hardware.
-///
-/// A link is the bare address of the next table: bits 11:0 are zero, so the entry is absent in every format, and
-/// hardware that still walks a detached table meets nothing new in it.
-#[derive(Debug, Default)]
-pub(crate) struct TableList {
-    /// The first and the last table. The last one's link means nothing.
-    ends: Option<(HostPhys, HostPhys)>,
-    /// The number of tables.
-    len: u64,
+/// The root of a tree of tables, and its level; level 1 is a table without others below it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Tree {
+    /// The table at the top.
+    pub(crate) table: HostPhys,
+    /// Its level, 1 to 5. A table that is known to point to no others may be said to be at level 1.
+    pub(crate) level: u8,
 }
 
-impl TableList {
-    /// `count` fresh tables, or `None` (and none taken) if there are not as many.
-    pub(crate) fn reserve(count: u64, memory: &mut impl TableMemory) -> Option<Self> {
-        let mut list = Self::default();
-        for _ in 0..count {
-            match memory.allocate_table() {
-                Some(table) => list.push(table, memory),
-                None => {
-                    list.free(memory);
-                    return None;
-                }
-            }
-        }
-        Some(list)
+impl Tree {
+    /// The tree that `entry` of a table at `level` points to, or will point to.
+    pub(crate) fn child(entry: u64, level: u8) -> Self {
+        Self { table: HostPhys::new(entry & ADDRESS), level: level - 1 }
+    }
+}
+
+/// Trees that were detached and perhaps still are read by hardware, which may hold pointers to any of their tables.
+///
+/// Until hardware has forgotten, whatever it finds in a detached table must be what it found before: after a merge, the
+/// old table still translates for whoever has a pointer to it cached. So nothing in them changes but bits that hardware
+/// ignores: those hold the links.
+#[derive(Debug)]
+pub(crate) struct TreeList {
+    ends: Option<Ends>,
+}
+
+/// The two ends of a list that is not empty.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: Packed,
+    /// The last tree's table. Its link means nothing, and was never written.
+    last: HostPhys,
+    /// The format of all of them.
+    shape: &'static Shape,
+}
+
+/// A [`Tree`] in one word: the level is where a table's address has zeros.
+#[derive(Clone, Copy, Debug)]
+struct Packed(u64);
+
+impl From<Tree> for Packed {
+    fn from(tree: Tree) -> Self {
+        Self(tree.table.as_u64() & ADDRESS | u64::from(tree.level))
+    }
+}
+
+impl From<Packed> for Tree {
+    fn from(packed: Packed) -> Self {
+        Self { table: HostPhys::new(packed.0 & ADDRESS), level: (packed.0 & !ADDRESS) as u8 }
+    }
+}
+
+impl TreeList {
+    /// No trees.
+    pub(crate) const fn new() -> Self {
+        Self { ends: None }
     }
 
-    /// The number of tables.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
+    /// One tree.
+    #[inline]
+    pub(crate) fn one(tree: Tree, shape: &'static Shape) -> Self {
+        Self { ends: Some(Ends { first: tree.into(), last: tree.table, shape }) }
     }
 
-    /// Adds a table, whose first entry is lost.
-    pub(crate) fn push(&mut self, table: HostPhys, memory: &mut impl TableMemory) {
-        let (first, last) = self.ends.unwrap_or((HostPhys::new(0), table));
-        memory.write_entry(table, LINK, first.as_u64());
-        self.ends = Some((table, last));
-        self.len += 1;
+    /// Adds a tree, of the format of those that are there.
+    pub(crate) fn push(&mut self, tree: Tree, shape: &'static Shape, memory: &mut impl TableMemory) {
+        self.append(Self::one(tree, shape), memory);
     }
 
-    /// Takes a table out; its first entry is absent, the others are as they were when it was pushed.
-    pub(crate) fn pop(&mut self, memory: &mut impl TableMemory) -> Option<HostPhys> {
-        let (first, last) = self.ends?;
-        self.ends = (first != last).then(|| (HostPhys::new(memory.read_entry(first, LINK) & ADDRESS), last));
-        self.len -= 1;
-        memory.write_entry(first, LINK, 0);
-        Some(first)
-    }
-
-    /// Adds all tables of `other`.
+    /// Adds all trees of `other` before those that are there.
     pub(crate) fn append(&mut self, other: Self, memory: &mut impl TableMemory) {
-        let Some((other_first, other_last)) = other.ends else { return };
-        self.ends = Some(match self.ends {
-            Some((first, last)) => {
-                memory.write_entry(last, LINK, other_first.as_u64());
-                (first, other_last)
-            }
-            None => (other_first, other_last),
-        });
-        self.len += other.len;
+        let Some(mut ends) = other.ends else { return };
+        if let Some(old) = self.ends {
+            write_link(memory, ends.last, old.first.into());
+            ends.last = old.last;
+        }
+        self.ends = Some(ends);
     }
 
-    /// Gives all frames back.
-    pub(crate) fn free(mut self, memory: &mut impl TableMemory) {
-        while let Some(table) = self.pop(memory) {
-            memory.free_table(table);
+    /// Whether there is no tree.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_none()
+    }
+
+    /// Calls `visit` with each tree, which it may destroy.
+    #[inline]
+    pub(crate) fn for_each<M: TableMemory>(&self, memory: &mut M, visit: impl FnMut(&mut M, Tree, &Shape)) {
+        // The parts and not the whole, which would have to be in memory.
+        if let Some(Ends { first, last, shape }) = self.ends {
+            for_each_from(first, last, shape, memory, visit);
         }
     }
+}
+
+#[inline(never)]
+fn for_each_from<M: TableMemory>(
+    first: Packed,
+    last: HostPhys,
+    shape: &Shape,
+    memory: &mut M,
+    mut visit: impl FnMut(&mut M, Tree, &Shape),
+) {
+    let mut tree = Tree::from(first);
+    loop {
+        let next = (tree.table != last).then(|| read_link(memory, tree.table));
+        visit(memory, tree, shape);
+        match next {
+            Some(next) => tree = next,
+            None => return,
+        }
+    }
+}
+
+fn write_link(memory: &mut impl TableMemory, table: HostPhys, next: Tree) {
+    let mut link = (next.table.as_u64() & ADDRESS) >> 12 << LEVEL_BITS | u64::from(next.level);
+    for index in 0..PIECES {
+        let rest = memory.read_entry(table, index) & !LINK;
+        memory.fill_entry(table, index, rest | (link & PIECE) << LINK_SHIFT);
+        link >>= PIECE_BITS;
+    }
+}
+
+fn read_link(memory: &impl TableMemory, table: HostPhys) -> Tree {
+    let link = (0..PIECES)
+        .rev()
+        .fold(0, |link, index| link << PIECE_BITS | (memory.read_entry(table, index) >> LINK_SHIFT & PIECE));
+    Tree { table: HostPhys::new(link >> LEVEL_BITS << 12), level: (link & ((1 << LEVEL_BITS) - 1)) as u8 }
 }

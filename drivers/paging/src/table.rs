@@ -1,95 +1,73 @@
-//! The tree: making one, adding mappings to it, taking it down.
+//! The tree as its users see it: in one format, with that format's addresses and permissions.
 
 use crate::{
-    Entry, Flush, Format, InputAddress, Invalidation, MapError, Mapping, Permissions, TableMemory,
-    entry::leaf_size,
-    geometry::{Slot, slots},
-    list::TableList,
+    Entry, Flush, Format, InputAddress, Limits, MapError, Mapping, Permissions, TableMemory, address::Input,
+    entry::ADDRESS, shape::Shape, walker::Walker,
 };
-use addr::{HostPhys, PAGE_SIZE, PageSize};
-use core::{fmt, marker::PhantomData, ops::Range};
+use addr::{HostPhys, PageSize};
+use core::{fmt, marker::PhantomData};
 
 /// A tree of tables in the format `F`.
 ///
 /// Every call takes the memory that the tables live in: the same one each time.
 pub struct PageTable<F> {
-    pub(crate) root: HostPhys,
-    pub(crate) levels: u8,
-    largest: PageSize,
+    walker: Walker,
     format: PhantomData<fn() -> F>,
 }
 
 impl<F> fmt::Debug for PageTable<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PageTable({} levels from {})", self.levels, self.root)
-    }
-}
-
-/// A mapping to be made, of any length.
-struct Request<A> {
-    input: Range<u64>,
-    host: u64,
-    permissions: Permissions,
-    attributes: A,
-}
-
-impl<A: Copy> Request<A> {
-    /// What a leaf at `input`, which is in the range, says.
-    fn mapping(&self, input: u64) -> Mapping<A> {
-        let host = HostPhys::new(self.host + (input - self.input.start));
-        Mapping { host, permissions: self.permissions, attributes: self.attributes }
-    }
-}
-
-/// Where a recursion stands: a table, its level, and the first input address that it covers.
-#[derive(Clone, Copy)]
-pub(crate) struct At {
-    pub(crate) table: HostPhys,
-    pub(crate) level: u8,
-    pub(crate) base: u64,
-}
-
-impl At {
-    /// The table that `slot` of this one points to.
-    pub(crate) fn child(self, table: HostPhys, slot: &Slot) -> Self {
-        Self { table, level: self.level - 1, base: slot.covers.start }
+        write!(f, "PageTable({} levels from {})", self.walker.limits.levels, self.walker.root)
     }
 }
 
 impl<F: Format> PageTable<F> {
+    const SHAPE: &'static Shape = &Shape::of::<F>();
+
     /// An empty tree of `levels` levels, whose leaves are of `largest` size and all smaller ones: hardware that has a
-    /// size has the smaller sizes too.
+    /// size has the smaller sizes too. Hardware that can do less than the format otherwise needs [`Self::with_limits`].
     ///
     /// # Errors
     /// [`MapError::UnsupportedLevels`], [`MapError::OutOfMemory`].
     pub fn new(levels: u8, largest: PageSize, memory: &mut impl TableMemory) -> Result<Self, MapError<F::Input>> {
-        if !F::LEVELS.contains(&levels) {
-            return Err(MapError::UnsupportedLevels(levels));
+        Self::with_limits(Limits::new(levels, largest), memory)
+    }
+
+    /// An empty tree for hardware with `limits`.
+    ///
+    /// # Errors
+    /// [`MapError::UnsupportedLevels`], [`MapError::OutOfMemory`].
+    pub fn with_limits(limits: Limits, memory: &mut impl TableMemory) -> Result<Self, MapError<F::Input>> {
+        if !F::LEVELS.contains(&limits.levels) {
+            return Err(MapError::UnsupportedLevels(limits.levels));
         }
         let root = memory.allocate_table().ok_or(MapError::OutOfMemory)?;
-        Ok(Self { root, levels, largest, format: PhantomData })
+        let (input_end, host_end) = (1 << limits.width::<F>(), 1 << limits.host_bits);
+        Ok(Self { walker: Walker { root, limits, input_end, host_end, shape: Self::SHAPE }, format: PhantomData })
     }
 
     /// The table at the top: what hardware is pointed to.
     pub fn root(&self) -> HostPhys {
-        self.root
+        self.walker.root
     }
 
     /// The number of levels, which hardware must be told with the root.
     pub fn levels(&self) -> u8 {
-        self.levels
+        self.walker.limits.levels
     }
 
     /// The first input address, in bytes, that the tree cannot translate.
     pub fn input_end(&self) -> u64 {
-        1 << F::input_bits(self.levels)
+        self.walker.input_end
     }
 
-    /// Maps `len` bytes from `input` to the host memory from `host`, with the largest pages that fit.
+    /// Maps `len` bytes from `input` to the host memory from `host`, with the largest pages that fit. Where that fills a
+    /// table with pages that one larger page can replace, it does, and the flush says so.
     ///
     /// # Errors
     /// The range is empty, misaligned or beyond what the table or an entry can hold; the format cannot say
     /// `permissions` or `attributes`; some part is mapped already; memory is out. Nothing has changed then.
+    #[inline]
     pub fn map(
         &mut self,
         memory: &mut impl TableMemory,
@@ -99,126 +77,92 @@ impl<F: Format> PageTable<F> {
         permissions: Permissions,
         attributes: F::Attributes,
     ) -> Result<Flush<F::Input>, MapError<F::Input>> {
-        let range = self.range(input, len)?;
-        if !host.is_aligned(PAGE_SIZE) {
-            return Err(MapError::Misaligned);
-        }
-        if host.checked_add(len).is_none_or(|end| end.as_u64() > 1 << 52) {
-            return Err(MapError::HostOutOfRange);
-        }
-        if !F::supports(permissions, attributes) {
-            return Err(MapError::Unsupported);
-        }
-        let request = Request { input: range, host: host.as_u64(), permissions, attributes };
+        let bits = self.bits(permissions, attributes)?;
+        finish(self.walker.map(Self::SHAPE, memory, input.to_u64(), host.as_u64(), len, bits))
+    }
 
-        // Everything that can fail comes before the first store that hardware can see.
-        let needed = self.plan_map(memory, Some(self.root), self.levels, 0, &request)?;
-        let mut spare = TableList::reserve(needed, memory).ok_or(MapError::OutOfMemory)?;
-        self.fill(memory, self.top(), &request, &mut spare);
-        spare.free(memory);
+    /// Takes out whatever is mapped of the `len` bytes from `input`. A larger page of which only a part goes is
+    /// split, and what is left of it stays mapped at every moment. A table all of whose range goes is detached; one that
+    /// merely becomes empty stays for what is mapped there next ([`Self::release_empty_tables`] takes such tables).
+    ///
+    /// # Errors
+    /// The range is empty, misaligned or beyond the table; memory is out for the tables of a split. Nothing has
+    /// changed then. That nothing was mapped is no error.
+    #[inline]
+    pub fn unmap(
+        &mut self,
+        memory: &mut impl TableMemory,
+        input: F::Input,
+        len: u64,
+    ) -> Result<Flush<F::Input>, MapError<F::Input>> {
+        finish(self.walker.unmap(Self::SHAPE, memory, input.to_u64(), len))
+    }
 
-        let mut flush = Flush::none(self.root);
-        flush.note(Invalidation { root: self.root, start: input, len, tables_changed: needed > 0, only_added: true });
-        Ok(flush)
+    /// Gives whatever is mapped of the `len` bytes from `input` other permissions and attributes; each page has the old
+    /// or the new ones at every moment, and never none. A larger page of which only a part changes is split; small pages
+    /// that have become alike are merged into a larger one. What is not mapped stays so.
+    ///
+    /// Until the flush is complete, hardware may go by the old permissions: more than the new ones grant, or less.
+    ///
+    /// # Errors
+    /// The range is empty, misaligned or beyond the table; the format cannot say `permissions` or `attributes`; memory
+    /// is out for the tables of a split; an entry is malformed. Nothing has changed then.
+    pub fn protect(
+        &mut self,
+        memory: &mut impl TableMemory,
+        input: F::Input,
+        len: u64,
+        permissions: Permissions,
+        attributes: F::Attributes,
+    ) -> Result<Flush<F::Input>, MapError<F::Input>> {
+        let bits = self.bits(permissions, attributes)?;
+        finish(self.walker.protect(memory, input.to_u64(), len, bits))
+    }
+
+    /// Detaches all tables that have become empty, the root apart: a table stays when its last mapping goes alone, since
+    /// what was mapped there once is mapped there again in most systems. For when memory is wanted back; whole
+    /// ranges that are unmapped take their tables with them anyway.
+    pub fn release_empty_tables(&mut self, memory: &mut impl TableMemory) -> Flush<F::Input> {
+        self.walker.release_empty_tables(memory).cast()
     }
 
     /// Takes the whole tree down. Hardware must have been pointed elsewhere first; what may still be cached is
     /// everything. The frames of all tables, the root's too, wait in the flush.
     pub fn destroy(self, memory: &mut impl TableMemory) -> Flush<F::Input> {
-        let mut flush = Flush::none(self.root);
-        self.detach(memory, self.top(), &mut flush);
-        flush.note(Invalidation {
-            root: self.root,
-            start: F::Input::from_u64(0),
-            len: self.input_end(),
-            tables_changed: true,
-            only_added: false,
-        });
-        flush
+        self.walker.destroy(memory).cast()
     }
 
-    /// Where every recursion starts.
-    pub(crate) fn top(&self) -> At {
-        At { table: self.root, level: self.levels, base: 0 }
-    }
-
-    /// What entry `index` of a table says. A pointer to a table at level 1 is none: there is nothing below.
+    /// What entry `index` of a table says.
     pub(crate) fn entry(memory: &impl TableMemory, table: HostPhys, level: u8, index: usize) -> Entry<F::Attributes> {
-        match F::decode(memory.read_entry(table, index), level) {
-            Entry::Table(_) if level <= 1 => Entry::Malformed,
+        let entry = memory.read_entry(table, index);
+        if Self::SHAPE.is_table(entry, level) {
+            return Entry::Table(HostPhys::new(entry & ADDRESS));
+        }
+        match F::decode(entry, level) {
+            Entry::Table(_) => Entry::Malformed,
             entry => entry,
         }
     }
 
-    /// The error for a malformed entry.
-    pub(crate) fn malformed(memory: &impl TableMemory, table: HostPhys, index: usize) -> MapError<F::Input> {
-        MapError::Malformed { table, index, value: memory.read_entry(table, index) }
+    /// The bits of a page's entry that say this, if it can be said on this hardware.
+    #[inline]
+    fn bits(&self, permissions: Permissions, attributes: F::Attributes) -> Result<u64, MapError<F::Input>> {
+        if !F::supports(permissions, attributes) {
+            return Err(MapError::Unsupported);
+        }
+        if !permissions.read && !self.walker.limits.write_only {
+            return Err(MapError::WriteOnly);
+        }
+        let bits = F::leaf(PageSize::Size4K, Mapping { host: HostPhys::new(0), permissions, attributes });
+        if bits & self.walker.limits.reserved != 0 { Err(MapError::Unsupported) } else { Ok(bits) }
     }
+}
 
-    /// The range of `len` bytes from `input`, if it is one that the tree can hold.
-    pub(crate) fn range(&self, input: F::Input, len: u64) -> Result<Range<u64>, MapError<F::Input>> {
-        let start = input.to_u64();
-        if len == 0 {
-            return Err(MapError::Empty);
-        }
-        if !start.is_multiple_of(PAGE_SIZE) || !len.is_multiple_of(PAGE_SIZE) {
-            return Err(MapError::Misaligned);
-        }
-        match start.checked_add(len) {
-            Some(end) if end <= self.input_end() => Ok(start..end),
-            _ => Err(MapError::InputOutOfRange),
-        }
-    }
-
-    /// The size of the leaf that maps all of `slot`, or `None` if it needs a table.
-    fn fits(&self, level: u8, slot: &Slot, request: &Request<F::Attributes>) -> Option<PageSize> {
-        leaf_size(level).filter(|size| {
-            *size <= self.largest && slot.is_whole() && request.mapping(slot.covers.start).host.is_aligned(size.bytes())
-        })
-    }
-
-    /// The number of tables that `request` needs below `table` (`None`: a table that is to be made), if nothing in
-    /// its way is mapped.
-    fn plan_map(
-        &self,
-        memory: &impl TableMemory,
-        table: Option<HostPhys>,
-        level: u8,
-        base: u64,
-        request: &Request<F::Attributes>,
-    ) -> Result<u64, MapError<F::Input>> {
-        let mut needed = 0;
-        if table.is_none() && level == 1 {
-            return Ok(0);
-        }
-        for slot in slots(level, base, &request.input) {
-            let (missing, child) = match table.map(|table| (table, Self::entry(memory, table, level, slot.index))) {
-                None | Some((_, Entry::Absent)) if self.fits(level, &slot, request).is_some() => continue,
-                None | Some((_, Entry::Absent)) => (1, None),
-                Some((_, Entry::Table(child))) => (0, Some(child)),
-                Some((_, Entry::Leaf(_))) => {
-                    return Err(MapError::AlreadyMapped(F::Input::from_u64(slot.part.start)));
-                }
-                Some((table, Entry::Malformed)) => return Err(Self::malformed(memory, table, slot.index)),
-            };
-            needed += missing + self.plan_map(memory, child, level - 1, slot.covers.start, request)?;
-        }
-        Ok(needed)
-    }
-
-    /// Stores the leaves of `request` below `at`, with the tables that the plan found missing. A new table is filled
-    /// before it is attached.
-    fn fill(&self, memory: &mut impl TableMemory, at: At, request: &Request<F::Attributes>, spare: &mut TableList) {
-        for slot in slots(at.level, at.base, &request.input) {
-            if let Entry::Table(child) = Self::entry(memory, at.table, at.level, slot.index) {
-                self.fill(memory, at.child(child, &slot), request, spare);
-            } else if let Some(size) = self.fits(at.level, &slot, request) {
-                memory.write_entry(at.table, slot.index, F::leaf(size, request.mapping(slot.covers.start)));
-            } else {
-                let child = spare.pop(memory).expect("the plan counted every missing table");
-                self.fill(memory, at.child(child, &slot), request, spare);
-                memory.write_entry(at.table, slot.index, F::table(child));
-            }
-        }
+/// The walker's result, in a format's own kind of address.
+#[inline]
+fn finish<I: InputAddress>(result: Result<Flush<Input>, MapError<Input>>) -> Result<Flush<I>, MapError<I>> {
+    match result {
+        Ok(flush) => Ok(flush.cast()),
+        Err(error) => Err(error.cast()),
     }
 }

@@ -32,8 +32,8 @@ impl<F: Format> PageTable<F> {
         if address >= self.input_end() {
             return None;
         }
-        let mut table = self.root;
-        for level in (1..=self.levels).rev() {
+        let mut table = self.root();
+        for level in (1..=self.levels()).rev() {
             match Self::entry(memory, table, level, geometry::index(address, level)) {
                 Entry::Table(child) => table = child,
                 Entry::Leaf(mapping) => {
@@ -54,12 +54,12 @@ impl<F: Format> PageTable<F> {
     /// Calls `visit` for every page that is mapped, in the order of the input addresses: so that a caller can prove
     /// that a frame cannot be reached.
     pub fn for_each_leaf(&self, memory: &impl TableMemory, mut visit: impl FnMut(Leaf<F::Input, F::Attributes>)) {
-        self.visit(memory, (self.root, self.levels, 0), &mut visit, &mut |_, _| {});
+        self.visit(memory, (self.root(), self.levels(), 0), &mut visit, &mut |_, _| {});
     }
 
     /// Calls `visit` with every table and its level, the root first.
     pub fn for_each_table(&self, memory: &impl TableMemory, mut visit: impl FnMut(HostPhys, u8)) {
-        self.visit(memory, (self.root, self.levels, 0), &mut |_| {}, &mut visit);
+        self.visit(memory, (self.root(), self.levels(), 0), &mut |_| {}, &mut visit);
     }
 
     /// Visits everything below and with a table, given with its level and the first input address that it covers.

@@ -19,6 +19,8 @@ const PRESENT: u64 = READ | WRITE | EXECUTE;
 const MEMORY_TYPE_SHIFT: u32 = 3;
 /// Bit 6 of a leaf: the guest's PAT is ignored, bits 5:3 alone decide.
 const IGNORE_PAT: u64 = 1 << 6;
+/// Bits 9:8: accessed and dirty, which the processor sets if bit 6 of the EPT pointer is.
+const ACCESSED_DIRTY: u64 = 0b11 << 8;
 /// Bit 7: a leaf, at levels 2 and 3.
 const PAGE: u64 = 1 << 7;
 
@@ -50,6 +52,9 @@ impl Format for Ept {
     type Attributes = EptAttributes;
 
     const LEVELS: RangeInclusive<u8> = 4..=5;
+    const PRESENT: u64 = PRESENT;
+    const TABLE: u64 = READ | WRITE | EXECUTE;
+    const SET_BY_HARDWARE: u64 = ACCESSED_DIRTY;
 
     fn supports(permissions: Permissions, _: EptAttributes) -> bool {
         permissions.read
@@ -64,10 +69,6 @@ impl Format for Ept {
             | (attributes.memory_type as u64) << MEMORY_TYPE_SHIFT
             | if attributes.ignore_pat { IGNORE_PAT } else { 0 }
             | if size == PageSize::Size4K { 0 } else { PAGE }
-    }
-
-    fn table(table: HostPhys) -> u64 {
-        table.as_u64() & ADDRESS | READ | WRITE | EXECUTE
     }
 
     fn decode(entry: u64, level: u8) -> Entry<EptAttributes> {
@@ -108,6 +109,7 @@ impl Format for Ept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
 
     #[test]
     fn entries_have_the_bits_of_the_sdm() {
@@ -124,7 +126,7 @@ mod tests {
             attributes: MemoryType::Uncacheable.into(),
         };
         assert_eq!(Ept::leaf(PageSize::Size4K, registers), 0xfeb0_0003);
-        assert_eq!(Ept::table(HostPhys::new(0x5000)), 0x5007);
+        assert_eq!(Shape::of::<Ept>().table_entry(HostPhys::new(0x5000)), 0x5007);
     }
 
     #[test]

@@ -37,6 +37,9 @@ impl Format for FirstStage {
     type Attributes = ();
 
     const LEVELS: RangeInclusive<u8> = 4..=5;
+    const PRESENT: u64 = PRESENT;
+    const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
+    const SET_BY_HARDWARE: u64 = 0;
 
     fn input_bits(levels: u8) -> u32 {
         // An address whose highest translated bit is set is canonical only with all bits above it set too (3.6).
@@ -54,10 +57,6 @@ impl Format for FirstStage {
             | ACCESSED
             | if mapping.permissions.write { WRITE | DIRTY } else { 0 }
             | if size == PageSize::Size4K { 0 } else { PAGE }
-    }
-
-    fn table(table: HostPhys) -> u64 {
-        table.as_u64() & ADDRESS | PRESENT | WRITE | USER | ACCESSED
     }
 
     fn decode(entry: u64, level: u8) -> Entry<()> {
@@ -91,6 +90,7 @@ impl Format for FirstStage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
 
     #[test]
     fn entries_have_the_bits_of_the_specification() {
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(FirstStage::leaf(PageSize::Size2M, mapping), 0x1_4020_00e7);
         let mapping = Mapping { permissions: Permissions::READ, ..mapping };
         assert_eq!(FirstStage::leaf(PageSize::Size4K, mapping), 0x1_4020_0025);
-        assert_eq!(FirstStage::table(HostPhys::new(0x5000)), 0x5027);
+        assert_eq!(Shape::of::<FirstStage>().table_entry(HostPhys::new(0x5000)), 0x5027);
     }
 
     #[test]

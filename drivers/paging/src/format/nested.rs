@@ -40,6 +40,9 @@ impl Format for NestedPaging {
     type Attributes = MemoryType;
 
     const LEVELS: RangeInclusive<u8> = 4..=5;
+    const PRESENT: u64 = PRESENT;
+    const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
+    const SET_BY_HARDWARE: u64 = 0;
 
     fn supports(permissions: Permissions, memory_type: MemoryType) -> bool {
         permissions.read && pat_index(memory_type).is_some()
@@ -56,10 +59,6 @@ impl Format for NestedPaging {
             | if mapping.permissions.write { WRITE | DIRTY } else { 0 }
             | if mapping.permissions.execute { 0 } else { NO_EXECUTE }
             | if size == PageSize::Size4K { 0 } else { PAGE }
-    }
-
-    fn table(table: HostPhys) -> u64 {
-        table.as_u64() & ADDRESS | PRESENT | WRITE | USER | ACCESSED
     }
 
     fn decode(entry: u64, level: u8) -> Entry<MemoryType> {
@@ -109,6 +108,7 @@ fn pat_index(memory_type: MemoryType) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
 
     #[test]
     fn entries_have_the_bits_of_the_apm() {
@@ -124,7 +124,7 @@ mod tests {
             attributes: MemoryType::Uncacheable,
         };
         assert_eq!(NestedPaging::leaf(PageSize::Size4K, registers), 0x8000_0000_feb0_007f);
-        assert_eq!(NestedPaging::table(HostPhys::new(0x5000)), 0x5027);
+        assert_eq!(Shape::of::<NestedPaging>().table_entry(HostPhys::new(0x5000)), 0x5027);
     }
 
     #[test]

@@ -13,6 +13,8 @@ const READ: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 /// Bit 2: execute in older revisions, for units with ECAP.ERS; reserved for all others, and never set here.
 const EXECUTE: u64 = 1 << 2;
+/// Bits 9:8: accessed and dirty, which hardware sets if the PASID entry says so (SSADE).
+const ACCESSED_DIRTY: u64 = 0b11 << 8;
 /// Bit 7: a leaf, at levels 2 (CAP.SSLPS bit 0) and 3 (CAP.SSLPS bit 1).
 const PAGE: u64 = 1 << 7;
 /// Bit 11 of a leaf: the access snoops the processors' caches even if the device says no-snoop. Reserved in units
@@ -23,10 +25,32 @@ const TRANSIENT: u64 = 1 << 62;
 
 /// VT-d second stage: the I/O virtual addresses of a device, in legacy mode and in scalable mode.
 ///
-/// 3, 4 or 5 levels, as CAP.SAGAW says. The unit's maximum guest address width (CAP.MGAW) may be smaller than the
-/// levels; whoever attaches the table must look. Accessed and dirty bits (8 and 9) are left to hardware.
+/// 3, 4 or 5 levels, as CAP.SAGAW says ([`SecondStage::levels`]). What the unit lacks is said with [`Limits`]: address
+/// bits beyond CAP.MGAW and the host address width, the snoop bit, pages that are only written. Accessed and dirty bits
+/// (8 and 9) are left to hardware.
+///
+/// [`Limits`]: crate::Limits
 #[derive(Clone, Copy, Debug)]
 pub struct SecondStage;
+
+impl SecondStage {
+    /// The snoop bit of a leaf, which units without ECAP.SC reserve: for [`Limits::without`](crate::Limits::without).
+    pub const SNOOP: u64 = SNOOP;
+
+    /// The fewest levels among those that CAP.SAGAW (bits 12:8 of the capability register) offers which translate
+    /// addresses of `bits` bits, or `None` if none do. Each level costs a device a memory access where nothing is cached.
+    pub const fn levels(sagaw: u8, bits: u8) -> Option<u8> {
+        // Bit 1 stands for three levels, bit 2 for four, bit 3 for five; the others are reserved.
+        let mut levels = 3;
+        while levels <= 5 {
+            if sagaw & 1 << (levels - 2) != 0 && bits <= 12 + 9 * levels {
+                return Some(levels);
+            }
+            levels += 1;
+        }
+        None
+    }
+}
 
 /// What a second-stage leaf says beside address and permissions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -40,6 +64,9 @@ impl Format for SecondStage {
     type Attributes = SecondStageAttributes;
 
     const LEVELS: RangeInclusive<u8> = 3..=5;
+    const PRESENT: u64 = READ | WRITE;
+    const TABLE: u64 = READ | WRITE;
+    const SET_BY_HARDWARE: u64 = ACCESSED_DIRTY;
 
     fn supports(permissions: Permissions, _: SecondStageAttributes) -> bool {
         (permissions.read || permissions.write) && !permissions.execute
@@ -51,10 +78,6 @@ impl Format for SecondStage {
             | if mapping.permissions.write { WRITE } else { 0 }
             | if mapping.attributes.snoop { SNOOP } else { 0 }
             | if size == PageSize::Size4K { 0 } else { PAGE }
-    }
-
-    fn table(table: HostPhys) -> u64 {
-        table.as_u64() & ADDRESS | READ | WRITE
     }
 
     fn decode(entry: u64, level: u8) -> Entry<SecondStageAttributes> {
@@ -86,6 +109,7 @@ impl Format for SecondStage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Shape;
 
     #[test]
     fn entries_have_the_bits_of_the_specification() {
@@ -100,7 +124,7 @@ mod tests {
         let unsnooped = SecondStageAttributes::default();
         let mapping = Mapping { permissions: written_only, attributes: unsnooped, ..mapping };
         assert_eq!(SecondStage::leaf(PageSize::Size4K, mapping), 0x1_4020_0002);
-        assert_eq!(SecondStage::table(HostPhys::new(0x5000)), 0x5003);
+        assert_eq!(Shape::of::<SecondStage>().table_entry(HostPhys::new(0x5000)), 0x5003);
     }
 
     #[test]
@@ -108,5 +132,19 @@ mod tests {
         assert!(!SecondStage::supports(Permissions::READ_EXECUTE, SecondStageAttributes::default()));
         assert_eq!(SecondStage::decode(0x1007, 1), Entry::Malformed);
         assert_eq!(SecondStage::decode(0x1083, 4), Entry::Malformed, "a leaf at level 4");
+    }
+
+    #[test]
+    fn the_fewest_levels_that_translate_an_address_width_are_taken() {
+        // 3 levels are 39 bits, 4 are 48, 5 are 57; bits 0 and 4 of SAGAW are reserved.
+        assert_eq!(SecondStage::levels(0b00010, 39), Some(3));
+        assert_eq!(SecondStage::levels(0b00010, 40), None);
+        assert_eq!(SecondStage::levels(0b00110, 39), Some(3));
+        assert_eq!(SecondStage::levels(0b00110, 48), Some(4));
+        assert_eq!(SecondStage::levels(0b01100, 30), Some(4));
+        assert_eq!(SecondStage::levels(0b01110, 49), Some(5));
+        assert_eq!(SecondStage::levels(0b01110, 57), Some(5));
+        assert_eq!(SecondStage::levels(0b01110, 58), None);
+        assert_eq!(SecondStage::levels(0b10001, 30), None);
     }
 }

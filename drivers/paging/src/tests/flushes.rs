@@ -42,13 +42,21 @@ fn a_flush_says_what_has_changed<F: TestFormat>() {
     assert_eq!(change(flush), (at::<F>(0x1000), 0x2000, true, true), "with new tables");
     let flush = mapped(&mut table, &mut memory, 0x5000, 0x1000);
     assert_eq!(change(flush), (at::<F>(0x5000), 0x1000, false, true), "in a table that was there");
+    let flush = mapped(&mut table, &mut memory, G1 - 0x1000, 0x2000);
+    assert_eq!(change(flush), (at::<F>(G1 - 0x1000), 0x2000, true, true), "with new tables in two places");
+    let flush = table.unmap(&mut memory, at::<F>(G1 - 0x1000), 0x2000).unwrap();
+    assert_eq!(change(flush), (at::<F>(G1 - 0x1000), 0x2000, false, false));
     let flush = table.unmap(&mut memory, at::<F>(0), 0x2000).unwrap();
     assert_eq!(change(flush), (at::<F>(0x1000), 0x1000, false, false), "only what was mapped");
     let flush = table.unmap(&mut memory, at::<F>(0x2000), 0x4000).unwrap();
-    assert_eq!(flush.detached_tables(), 3);
-    assert_eq!(change(flush), (at::<F>(0), 512 * G1, true, false), "tables are gone up to the root's entry");
+    assert_eq!(change(flush), (at::<F>(0x2000), 0x4000, false, false), "the table stays");
+    let flush = table.unmap(&mut memory, at::<F>(0), M2).unwrap();
+    assert_eq!(flush.detached_tables(&mut memory), 1);
+    assert_eq!(change(flush), (at::<F>(0), M2, true, false), "the table goes");
     let flush = table.unmap(&mut memory, at::<F>(0), G1).unwrap();
-    assert_eq!((flush.invalidation(), flush.detached_tables()), (None, 0));
+    assert_eq!(flush.detached_tables(&mut memory), 2);
+    let flush = table.unmap(&mut memory, at::<F>(0), G1).unwrap();
+    assert_eq!((flush.invalidation(), flush.detached_tables(&mut memory)), (None, 0));
 }
 
 fn frames_come_back_only_against_a_proof_that_covers_them<F: TestFormat>() {
@@ -56,7 +64,7 @@ fn frames_come_back_only_against_a_proof_that_covers_them<F: TestFormat>() {
     let mut table = table::<F>(&mut memory);
     let flush = mapped(&mut table, &mut memory, G1 + M2, 0x1000);
     flush.complete(&NotPresentIsNotCached, &mut memory).unwrap();
-    let flush = table.unmap(&mut memory, at::<F>(G1 + M2), 0x1000).unwrap();
+    let flush = table.unmap(&mut memory, at::<F>(0), 512 * G1).unwrap();
     assert_eq!(memory.allocated(), 4);
     let flush = flush.complete(&NotPresentIsNotCached, &mut memory).unwrap_err();
     let flush = flush.complete(&Invalidated(0, G1), &mut memory).unwrap_err();
@@ -74,13 +82,15 @@ fn joined_flushes_free_the_tables_of_both<F: TestFormat>() {
         let _ = mapped(&mut table, &mut memory, start + 0x1000, 0x1000);
     }
     for start in [M2, 600 * G1, 5 * G1] {
-        let flush = table.unmap(&mut memory, at::<F>(start), 0x2000).unwrap();
+        let flush = table.unmap(&mut memory, at::<F>(start & !(M2 - 1)), M2).unwrap();
         all.join(flush, &mut memory).unwrap();
     }
     let invalidation = *all.invalidation().unwrap();
-    assert_eq!((invalidation.start, invalidation.len), (at::<F>(0), 1024 * G1));
+    assert_eq!((invalidation.start, invalidation.len), (at::<F>(M2), 600 * G1));
     assert!(invalidation.tables_changed && !invalidation.only_added);
-    assert_eq!(all.detached_tables(), memory.allocated() - 1);
+    assert_eq!(all.detached_tables(&mut memory), 3);
+    all.join(table.release_empty_tables(&mut memory), &mut memory).unwrap();
+    assert_eq!(all.detached_tables(&mut memory), memory.allocated() - 1);
     all.complete(&NeverLoaded, &mut memory).unwrap();
     assert_eq!(memory.allocated(), 1);
 
@@ -101,9 +111,9 @@ fn a_flush_of_another_table_is_not_joined<F: TestFormat>() {
     let mut other = table::<F>(&mut memory);
     let mut flush = mapped(&mut one, &mut memory, 0, 0x1000);
     let _ = mapped(&mut other, &mut memory, G1, 0x1000);
-    let gone = other.unmap(&mut memory, at::<F>(G1), 0x1000).unwrap();
+    let gone = other.unmap(&mut memory, at::<F>(0), 512 * G1).unwrap();
     let gone = flush.join(gone, &mut memory).unwrap_err();
-    assert_eq!((flush.detached_tables(), gone.detached_tables()), (0, 3));
+    assert_eq!((flush.detached_tables(&mut memory), gone.detached_tables(&mut memory)), (0, 3));
     assert_eq!(flush.invalidation().unwrap().len, 0x1000);
 }
 
@@ -114,9 +124,12 @@ fn taking_a_tree_down_detaches_every_table<F: TestFormat>() {
         let _ = mapped(&mut table, &mut memory, start, 0x2000);
     }
     let tables = memory.allocated();
+    let (table_end, root) = (table.input_end(), table.root());
     let flush = table.destroy(&mut memory);
-    assert_eq!((flush.detached_tables(), memory.allocated()), (tables, tables));
-    assert!(!flush.invalidation().unwrap().only_added);
+    assert_eq!((flush.detached_tables(&mut memory), memory.allocated()), (tables, tables));
+    let change = *flush.invalidation().unwrap();
+    assert!(change.tables_changed && !change.only_added);
+    assert_eq!((change.start, change.len, change.root), (at::<F>(0), table_end, root));
     flush.complete(&NeverLoaded, &mut memory).unwrap();
     assert_eq!(memory.allocated(), 0);
 }

@@ -1,7 +1,7 @@
 //! What is refused, and that a refusal changes nothing.
 
 use super::support::{Frames, TestFormat, at, for_each_format, look, table};
-use crate::{Format, MapError, PageTable, Permissions, TableMemory};
+use crate::{Entry, Limits, MapError, PageTable, Permissions, SecondStage, SecondStageAttributes, TableMemory};
 use addr::{HostPhys, PageSize};
 
 const M2: u64 = 0x20_0000;
@@ -15,6 +15,10 @@ for_each_format!(
     memory_running_out_at_any_table_of_a_map_changes_nothing,
     memory_running_out_at_any_table_of_a_split_changes_nothing,
     a_malformed_entry_is_reported_and_can_be_cleared,
+    a_malformed_page_is_never_passed_over,
+    what_the_hardware_lacks_is_refused,
+    memory_running_out_at_any_table_changes_nothing_of_a_use,
+    pages_are_mapped_up_to_the_last_address,
 );
 
 fn ranges_that_no_entry_can_hold_are_refused<F: TestFormat>() {
@@ -22,25 +26,26 @@ fn ranges_that_no_entry_can_hold_are_refused<F: TestFormat>() {
     let mut table = table::<F>(&mut memory);
     let (permissions, attributes) = F::uses()[0];
     let end = table.input_end();
+    let bits = end.trailing_zeros();
     let before = memory.contents();
     for (input, host, len, error) in [
         (0, 0, 0, MapError::Empty),
         (0x800, 0, 0x1000, MapError::Misaligned),
         (0, 0x800, 0x1000, MapError::Misaligned),
         (0, 0, 0x1800, MapError::Misaligned),
-        (end, 0, 0x1000, MapError::InputOutOfRange),
-        (end - 0x1000, 0, 0x2000, MapError::InputOutOfRange),
-        (u64::MAX - 0xfff, 0, 0x1000, MapError::InputOutOfRange),
-        (u64::MAX - 0xfff, 0, 0x2000, MapError::InputOutOfRange),
-        (0x1000, 0, u64::MAX - 0xfff, MapError::InputOutOfRange),
-        (0, 1 << 52, 0x1000, MapError::HostOutOfRange),
-        (0, (1 << 52) - 0x1000, 0x2000, MapError::HostOutOfRange),
-        (0, u64::MAX - 0xfff, 0x1000, MapError::HostOutOfRange),
-        (0, u64::MAX - 0xfff, 0x2000, MapError::HostOutOfRange),
+        (end, 0, 0x1000, MapError::InputOutOfRange { bits }),
+        (end - 0x1000, 0, 0x2000, MapError::InputOutOfRange { bits }),
+        (u64::MAX - 0xfff, 0, 0x1000, MapError::InputOutOfRange { bits }),
+        (u64::MAX - 0xfff, 0, 0x2000, MapError::InputOutOfRange { bits }),
+        (0x1000, 0, u64::MAX - 0xfff, MapError::InputOutOfRange { bits }),
+        (0, 1 << 52, 0x1000, MapError::HostOutOfRange { bits: 52 }),
+        (0, (1 << 52) - 0x1000, 0x2000, MapError::HostOutOfRange { bits: 52 }),
+        (0, u64::MAX - 0xfff, 0x1000, MapError::HostOutOfRange { bits: 52 }),
+        (0, u64::MAX - 0xfff, 0x2000, MapError::HostOutOfRange { bits: 52 }),
     ] {
         let refused = table.map(&mut memory, at::<F>(input), HostPhys::new(host), len, permissions, attributes);
         assert_eq!(refused.unwrap_err(), error, "{input:#x} {host:#x} {len:#x}");
-        if error != MapError::HostOutOfRange && host == 0 {
+        if host == 0 {
             assert_eq!(table.unmap(&mut memory, at::<F>(input), len).unwrap_err(), error, "{input:#x} {len:#x}");
         }
     }
@@ -62,7 +67,7 @@ fn each_number_of_levels_has_its_width<F: TestFormat>() {
                 assert_eq!(memory.allocated(), u64::from(levels));
                 assert_eq!(table.translate(&memory, last).unwrap().host, HostPhys::new(0));
                 let flush = table.destroy(&mut memory);
-                assert_eq!(flush.detached_tables(), u64::from(levels));
+                assert_eq!(flush.detached_tables(&mut memory), u64::from(levels));
                 flush.complete(&crate::NeverLoaded, &mut memory).unwrap();
             }
             Err(error) => {
@@ -167,7 +172,7 @@ fn a_malformed_entry_is_reported_and_can_be_cleared<F: TestFormat>() {
     let mut memory = Frames::default();
     let mut table = table::<F>(&mut memory);
     // A leaf at level 4: there is none in any format.
-    let value = <F as Format>::table(HostPhys::new(0)) | 1 << 7;
+    let value = F::TABLE | 1 << 7;
     memory.write_entry(table.root(), 2, value);
     let error = MapError::Malformed { table: table.root(), index: 2, value };
     let within = at::<F>(1024 * G1 + G1);
@@ -178,4 +183,143 @@ fn a_malformed_entry_is_reported_and_can_be_cleared<F: TestFormat>() {
     let flush = table.unmap(&mut memory, at::<F>(1024 * G1), 512 * G1).unwrap();
     assert!(flush.invalidation().unwrap().tables_changed);
     assert_eq!(memory.read_entry(table.root(), 2), 0);
+}
+
+fn a_malformed_page_is_never_passed_over<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    let mut memory = Frames::default();
+    let mut table = table::<F>(&mut memory);
+    let _ = table.map(&mut memory, at::<F>(0), HostPhys::new(0x1000), M2, permissions, attributes).unwrap();
+    let mut leaves = HostPhys::new(0);
+    table.for_each_table(&memory, |at, level| leaves = if level == 1 { at } else { leaves });
+    // Page 9 becomes something that is no page, and 7 too.
+    for (index, level) in [(9, 1), (7, 1)] {
+        let good = memory.read_entry(leaves, index);
+        let bad = (0..64).map(|bit| good ^ 1 << bit).find(|bad| matches!(F::decode(*bad, level), Entry::Malformed));
+        let Some(bad) = bad else { return };
+        memory.write_entry(leaves, index, bad);
+    }
+    let value = memory.read_entry(leaves, 7);
+    let error = MapError::Malformed { table: leaves, index: 7, value };
+    let before = memory.contents();
+    let (other, attributes) = F::uses()[1];
+    let refused = table.protect(&mut memory, at::<F>(0), M2, other, attributes);
+    assert_eq!(refused.unwrap_err(), error);
+    let refused = table.map(&mut memory, at::<F>(0x7000), HostPhys::new(0), 0x1000, permissions, attributes);
+    assert_eq!(refused.unwrap_err(), error);
+    assert!(memory.contents() == before);
+    assert_eq!(look(&table, &memory, 0x7000), None);
+    // Outside of it a change is fine, and unmapping takes it out.
+    let _ = table.protect(&mut memory, at::<F>(0xa000), 0x1000, other, attributes).unwrap();
+    let flush = table.unmap(&mut memory, at::<F>(0x6000), 0x2000).unwrap();
+    let change = *flush.invalidation().unwrap();
+    assert_eq!((change.start, change.len, change.tables_changed), (at::<F>(0x6000), 0x2000, true));
+    let flush = table.unmap(&mut memory, at::<F>(0x9000), 0x1000).unwrap();
+    assert_eq!(flush.invalidation().unwrap().start, at::<F>(0x9000));
+    assert_eq!([7, 9].map(|index| memory.read_entry(leaves, index)), [0, 0]);
+    assert_eq!(look(&table, &memory, 0x8000).unwrap().0, 0x9000);
+}
+
+fn what_the_hardware_lacks_is_refused<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    let limits = Limits::new(4, PageSize::Size1G).with_input_bits(39).with_host_bits(36);
+    let mut memory = Frames::default();
+    let mut table = PageTable::<F>::with_limits(limits, &mut memory).unwrap();
+    assert_eq!(table.input_end(), 1 << 39);
+    for len in [0x1000, 0x2000, M2, G1] {
+        let before = memory.contents();
+        let (input, host) = (at::<F>((1 << 39) - len), HostPhys::new((1 << 36) - len));
+        let beyond = at::<F>((1 << 39) - len + 0x1000);
+        let refused = table.map(&mut memory, beyond, host, len, permissions, attributes);
+        assert_eq!(refused.unwrap_err(), MapError::InputOutOfRange { bits: 39 });
+        let refused = table.map(&mut memory, at::<F>(1 << 39), host, len, permissions, attributes);
+        assert_eq!(refused.unwrap_err(), MapError::InputOutOfRange { bits: 39 });
+        let refused = table.unmap(&mut memory, at::<F>(1 << 39), len);
+        assert_eq!(refused.unwrap_err(), MapError::InputOutOfRange { bits: 39 });
+        for beyond in [(1 << 36) - len + 0x1000, 1 << 36, 1 << 51] {
+            let refused = table.map(&mut memory, input, HostPhys::new(beyond), len, permissions, attributes);
+            assert_eq!(refused.unwrap_err(), MapError::HostOutOfRange { bits: 36 }, "{beyond:#x}");
+        }
+        assert!(memory.contents() == before);
+        let _ = table.map(&mut memory, input, host, len, permissions, attributes).unwrap();
+        let _ = table.unmap(&mut memory, at::<F>(0), 1 << 39).unwrap();
+    }
+    // More bits than the format has change nothing.
+    let limits = Limits::new(4, PageSize::Size4K).with_input_bits(64).with_host_bits(64);
+    let table = PageTable::<F>::with_limits(limits, &mut memory).unwrap();
+    assert_eq!(table.input_end(), 1 << F::input_bits(4));
+}
+
+fn memory_running_out_at_any_table_changes_nothing_of_a_use<F: TestFormat>() {
+    let (first, second) = (F::uses()[0], F::uses()[1]);
+    for allowed in 0.. {
+        let mut memory = Frames::default();
+        let mut table = table::<F>(&mut memory);
+        let _ = table.map(&mut memory, at::<F>(0), HostPhys::new(0), 2 * G1, first.0, first.1).unwrap();
+        let before = memory.contents();
+        memory.left = Some(allowed);
+        match table.protect(&mut memory, at::<F>(M2 + 0x1000), G1, second.0, second.1) {
+            Ok(_flush) => {
+                assert_eq!((allowed, memory.left), (4, Some(0)));
+                return;
+            }
+            Err(error) => assert_eq!(error, MapError::OutOfMemory),
+        }
+        assert!(memory.contents() == before, "{allowed} tables");
+    }
+}
+
+fn pages_are_mapped_up_to_the_last_address<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    for levels in F::LEVELS {
+        for len in [0x1000, 0x3000, M2, G1] {
+            let mut memory = Frames::default();
+            let mut table = PageTable::<F>::new(levels, PageSize::Size1G, &mut memory).unwrap();
+            let last = table.input_end() - len;
+            let host = HostPhys::new((1 << 52) - len);
+            let _ = table.map(&mut memory, at::<F>(last), host, len, permissions, attributes).unwrap();
+            assert_eq!(look(&table, &memory, table.input_end() - 1).unwrap().0, (1 << 52) - 1);
+            let _ = table.unmap(&mut memory, at::<F>(last), len).unwrap();
+            assert_eq!(look(&table, &memory, table.input_end() - 1), None);
+        }
+    }
+}
+
+#[test]
+fn a_unit_without_snoop_control_or_zero_length_reads_is_respected() {
+    let mut memory = Frames::default();
+    let limits = Limits::new(3, PageSize::Size2M).without(SecondStage::SNOOP).without_write_only();
+    let mut table = PageTable::<SecondStage>::with_limits(limits, &mut memory).unwrap();
+    let (snoop, plain) = (SecondStageAttributes { snoop: true }, SecondStageAttributes::default());
+    let write = Permissions { read: false, write: true, execute: false };
+    let both = Permissions::READ_WRITE;
+    let mut map = |len, permissions, attributes| {
+        let result = table.map(&mut memory, at::<SecondStage>(0), HostPhys::new(0), len, permissions, attributes);
+        result.map(|_| ())
+    };
+    for len in [0x1000, 0x3000] {
+        assert_eq!(map(len, both, snoop), Err(MapError::Unsupported));
+        assert_eq!(map(len, write, plain), Err(MapError::WriteOnly));
+    }
+    assert_eq!(map(0x1000, both, plain), Ok(()));
+    let at = at::<SecondStage>(0);
+    assert_eq!(table.protect(&mut memory, at, 0x1000, write, plain).unwrap_err(), MapError::WriteOnly);
+    assert_eq!(table.protect(&mut memory, at, 0x1000, both, snoop).unwrap_err(), MapError::Unsupported);
+}
+
+#[test]
+fn every_error_says_what_to_do() {
+    use std::string::ToString;
+    type Error = MapError<addr::Iova>;
+    let text = |error: Error| error.to_string();
+    assert!(text(MapError::InputOutOfRange { bits: 39 }).contains("39 bits"));
+    assert!(text(MapError::HostOutOfRange { bits: 46 }).contains("46 bits"));
+    assert!(text(MapError::AlreadyMapped(addr::Iova::new(0x5000))).contains("0x5000: unmap it first"));
+    assert!(text(MapError::WriteOnly).contains("CAP.ZLR"));
+    let malformed = MapError::Malformed { table: HostPhys::new(0x7000), index: 3, value: 0x99 };
+    assert!(text(malformed).contains("entry 3 of the table at 0x7000 holds 0x99"));
+    assert!(text(MapError::UnsupportedLevels(2)).contains("2 levels"));
+    assert!(text(MapError::OutOfMemory).contains("try again"));
+    assert_eq!(text(MapError::Empty), "the range is empty");
+    assert!(text(MapError::Misaligned).contains("4 KiB") && text(MapError::Unsupported).contains("choose others"));
 }

@@ -2,6 +2,7 @@
 
 mod flushes;
 mod limits;
+mod merging;
 mod model;
 mod observer;
 mod sizes;

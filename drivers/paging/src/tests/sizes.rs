@@ -93,18 +93,26 @@ fn unmapping_all_leaves_only_the_root<F: TestFormat>() {
     }
     let tables = memory.allocated();
     let flush = table.unmap(&mut memory, at::<F>(0), table.input_end()).unwrap();
-    assert_eq!(flush.detached_tables(), tables - 1);
+    assert_eq!(flush.detached_tables(&mut memory), tables - 1);
     flush.complete(&crate::NeverLoaded, &mut memory).unwrap();
     assert_eq!(count(&table, &memory), (0, 1));
 
-    // The same, a piece at a time: a table goes when its last entry does.
+    // The same, a piece at a time: tables that are merely empty stay until they are wanted back.
     for (start, len) in parts {
         let _ = table.map(&mut memory, at::<F>(start), HostPhys::new(start), len, permissions, attributes).unwrap();
     }
     for (start, len) in parts {
         table.unmap(&mut memory, at::<F>(start), len).unwrap().complete(&crate::NeverLoaded, &mut memory).unwrap();
     }
+    assert_eq!(count(&table, &memory), (0, tables));
+    let flush = table.release_empty_tables(&mut memory);
+    assert_eq!(flush.detached_tables(&mut memory), tables - 1);
+    let change = *flush.invalidation().unwrap();
+    assert_eq!((change.start, change.len), (at::<F>(0), 1024 * G1));
+    assert!(change.tables_changed && !change.only_added);
+    flush.complete(&crate::NeverLoaded, &mut memory).unwrap();
     assert_eq!(count(&table, &memory), (0, 1));
+    assert_eq!(table.release_empty_tables(&mut memory).invalidation(), None);
 }
 
 fn addresses_within_a_page_keep_their_offset<F: TestFormat>() {

@@ -5,6 +5,7 @@ use crate::{
     SecondStage, SecondStageAttributes, TableMemory,
 };
 use addr::{HostPhys, PageSize};
+use core::ops::Range;
 use std::{boxed::Box, collections::BTreeMap, vec, vec::Vec};
 
 /// What a test must know of a format beside what it translates.
@@ -70,15 +71,30 @@ impl Random {
     }
 }
 
+/// What frames hold.
+pub type Contents = BTreeMap<u64, Box<[u64; ENTRIES]>>;
+
 /// Frames for tables. Every access to a frame that is not allocated, and every second release, is a panic.
 #[derive(Clone, Default)]
 pub struct Frames {
-    tables: BTreeMap<u64, Box<[u64; ENTRIES]>>,
+    /// What the processor has written: what hardware sees that looks into its caches.
+    tables: Contents,
+    /// What has been flushed: what other hardware sees, if the processor wrote back nothing by itself.
+    flushed: Contents,
     next: u64,
     /// How many more frames may be allocated.
     pub left: Option<u64>,
-    /// Every store so far: the table and the index.
+    /// Every store that hardware is meant to see so far: the table and the index.
     pub stores: Vec<(HostPhys, usize)>,
+}
+
+/// Who looks at the tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// Hardware that looks into the processor's caches.
+    Coherent,
+    /// Hardware that does not.
+    NotCoherent,
 }
 
 impl Frames {
@@ -88,8 +104,21 @@ impl Frames {
     }
 
     /// Everything that the frames hold.
-    pub fn contents(&self) -> BTreeMap<u64, Box<[u64; ENTRIES]>> {
+    pub fn contents(&self) -> Contents {
         self.tables.clone()
+    }
+
+    /// An entry as hardware finds it.
+    pub fn seen(&self, view: View, table: HostPhys, index: usize) -> u64 {
+        let frames = if view == View::Coherent { &self.tables } else { &self.flushed };
+        frames[&table.as_u64()][index]
+    }
+
+    /// Hardware notes something in an entry.
+    pub fn note(&mut self, table: HostPhys, index: usize, bits: u64) {
+        for frames in [&mut self.tables, &mut self.flushed] {
+            frames.get_mut(&table.as_u64()).unwrap()[index] |= bits;
+        }
     }
 }
 
@@ -104,11 +133,13 @@ impl TableMemory for Frames {
         let frame = (self.next & 1) << 51 | (self.next << 12);
         self.next += 1;
         self.tables.insert(frame, Box::new([0; ENTRIES]));
+        self.flushed.insert(frame, Box::new([0; ENTRIES]));
         Some(HostPhys::new(frame))
     }
 
     fn free_table(&mut self, table: HostPhys) {
         self.tables.remove(&table.as_u64()).expect("freed twice");
+        self.flushed.remove(&table.as_u64()).expect("freed twice");
     }
 
     fn read_entry(&self, table: HostPhys, index: usize) -> u64 {
@@ -117,7 +148,19 @@ impl TableMemory for Frames {
 
     fn write_entry(&mut self, table: HostPhys, index: usize, value: u64) {
         self.stores.push((table, index));
+        self.fill_entry(table, index, value);
+        self.publish(table, index..index + 1);
+    }
+
+    fn fill_entry(&mut self, table: HostPhys, index: usize, value: u64) {
         self.tables.get_mut(&table.as_u64()).expect("written after it was freed")[index] = value;
+    }
+
+    fn publish(&mut self, table: HostPhys, entries: Range<usize>) {
+        // Whole cache lines.
+        let line = entries.start / 8 * 8..entries.end.div_ceil(8) * 8;
+        let flushed = self.flushed.get_mut(&table.as_u64()).expect("flushed after it was freed");
+        flushed[line.clone()].copy_from_slice(&self.tables[&table.as_u64()][line]);
     }
 }
 
@@ -145,6 +188,16 @@ impl<A: Copy + PartialEq> Reference<A> {
             if last > end {
                 self.0.insert(end, (last, host + (end - first), permissions, attributes));
             }
+        }
+    }
+
+    /// Changes how what is mapped in a range may be used.
+    pub fn protect(&mut self, start: u64, end: u64, permissions: Permissions, attributes: A) {
+        let hit: Vec<_> = self.0.range(..end).filter(|(_, i)| i.0 > start).map(|(k, i)| (*k, *i)).collect();
+        self.remove(start, end);
+        for (first, (last, host, ..)) in hit {
+            let (from, to) = (first.max(start), last.min(end));
+            self.0.insert(from, (to, host + (from - first), permissions, attributes));
         }
     }
 
