@@ -371,7 +371,7 @@ CASES = [
     case_with("config-no-kernel", "a kernel that is not in the archive",
               refused(r"postern\.toml: line 7: kernel: the archive has no member \"netprob\"; did you mean \"netprobe\"\?; it has: \"netprobe\""),
               guest(kernel="netprob"), unchecked=True),
-    Case("config-not-elf", "a kernel that is no kernel", refused(r"not a sound ELF image"),
+    Case("config-not-elf", "a kernel that is no kernel", refused(r"neither a bzImage nor a sound ELF image"),
          prepare=configuration(guest(kernel="config.toml")),
          options=["--config", "{folder}/config.toml", "--file", "{folder}/config.toml"]),
 ]
