@@ -150,6 +150,7 @@ fn long_mode(code: &[u8]) -> Bench {
         (0x10_2000, 0x83),
         (0x10_2008, 0x10_3003),
         (0x10_3800, TEXT | 3),
+        (0x10_1010, 0x8000_0083),
         (0x10_1018, 0xc000_0083),
     ] {
         bench.put(at, &entry.to_le_bytes());
@@ -170,18 +171,18 @@ fn an_element_that_the_guest_cannot_reach_is_its_page_fault() {
     // rep insd over the end of a page: the last element that fits is done, and of the next the port is not read.
     let mut bench = long_mode(&[0xf3, 0x6d]);
     let registers = bench.vcpu.registers_mut();
-    (registers.rdi, registers.rcx, registers.rdx) = (TEXT + 0xffb, 9, SCRATCH.into());
-    assert_eq!(bench.serve(io(SCRATCH, Direction::In, IoWidth::Dword)), Next::Run);
+    (registers.rdi, registers.rcx, registers.rdx) = (TEXT + 0xffb, 9, 0x80);
+    assert_eq!(bench.serve(io(0x80, Direction::In, IoWidth::Dword)), Next::Run);
     assert_eq!((bench.pointers().1, bench.vcpu.registers().rcx, bench.vcpu.rip()), (0xfff, 8, 0x8000));
     assert_eq!(bench.raised(), Some(Event::Exception { vector: 14, error_code: Some(2) }));
     assert_eq!(bench.vcpu.control().cr2, TEXT + 0x1000, "the first byte that cannot be reached");
-    assert_eq!(bench.bytes::<5>(TEXT + 0xffb), [0, 0xff, 0xff, 0xff, 0]);
+    assert_eq!(bench.bytes::<5>(TEXT + 0xffb), [0xff, 0xff, 0xff, 0xff, 0]);
     // With the page there, the element is in both.
     bench.put(0x10_3808, &((TEXT + 0x1000) | 3).to_le_bytes());
     assert!(bench.vcpu.take_pending_event().is_some());
     bench.vcpu.registers_mut().rcx = 1;
-    assert_eq!(bench.serve(io(SCRATCH, Direction::In, IoWidth::Dword)), Next::Run);
-    assert_eq!((bench.bytes::<5>(TEXT + 0xfff), bench.vcpu.rip()), ([0, 0xff, 0xff, 0xff, 0], 0x8002));
+    assert_eq!(bench.serve(io(0x80, Direction::In, IoWidth::Dword)), Next::Run);
+    assert_eq!((bench.bytes::<5>(TEXT + 0xfff), bench.vcpu.rip()), ([0xff, 0xff, 0xff, 0xff, 0], 0x8002));
     // No page fault, but an address that is none.
     let mut bench = long_mode(&[0x6c]);
     bench.vcpu.registers_mut().rdi = 1 << 47;
@@ -227,16 +228,16 @@ fn strings_reach_the_registers_of_devices_from_either_side() {
     // Beyond everything.
     let mut bench = long_mode(&[0xf3, 0xa4]);
     let registers = bench.vcpu.registers_mut();
-    (registers.rsi, registers.rdi, registers.rcx) = (TEXT, 0xd000_0000, 3);
+    (registers.rsi, registers.rdi, registers.rcx) = (TEXT, 0xa000_0000, 3);
     let fault = NestedPageFault {
-        address: GuestPhys::new(0xd000_0000),
+        address: GuestPhys::new(0xa000_0000),
         access: Access::Write,
         present: false,
         table_walk: false,
         malformed: false,
         during_delivery: false,
     };
-    bench.stops(Exit::NestedPageFault(fault), "wrote where nothing is, at guest-physical 0xd0000000");
+    bench.stops(Exit::NestedPageFault(fault), "wrote where nothing is, at guest-physical 0xa0000000");
 }
 
 #[test]
