@@ -13,6 +13,7 @@ use crate::vm::memory::GuestMemory;
 use crate::vm::paravirtual_eoi::ParavirtualEoi;
 use crate::vm::pci::{AssignedFunction, GuestAddressSpace, GuestPciBus, MappingEffect};
 use crate::vm::platform::Platform;
+use crate::vm::register_mapping;
 use crate::vm::rom;
 use crate::vm::virtual_apic::VirtualApic;
 use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, PageSize};
@@ -53,23 +54,6 @@ pub struct Guest<E: Engine> {
     /// How often it exited.
     pub exits: ExitCounts,
     nested: PageTable<E::Nested>,
-}
-
-/// The proof that a guest does not use old translations: its only processor is not in the guest, and forgets them before
-/// it enters it again. What it does meanwhile is not translated by the guest's tables.
-struct ForgottenBeforeEntry;
-
-impl ForgottenBeforeEntry {
-    fn new(vcpu: &mut impl VirtualCpu) -> Self {
-        vcpu.flush_translations();
-        Self
-    }
-}
-
-impl paging::InvalidationComplete<GuestPhys> for ForgottenBeforeEntry {
-    fn covers(&self, _: &paging::Invalidation<GuestPhys>) -> bool {
-        true
-    }
 }
 
 /// The part of a guest that exists before its processor: devices are assigned to its memory.
@@ -142,17 +126,7 @@ impl<E: Engine> Guest<E> {
     /// # Errors
     /// In words; the guest reaches less than it should then, and never more.
     pub fn change_mapping(&mut self, change: MappingEffect) -> Result<(), String> {
-        let mut tables = Tables { coherent: true };
-        let flush = match change {
-            MappingEffect::Map { guest, host, bytes } => {
-                let attributes = <E::Nested as paging::Format>::Attributes::from(MemoryType::Uncacheable);
-                self.nested.map(&mut tables, guest, host, bytes, Permissions::READ_WRITE, attributes)
-            }
-            MappingEffect::Unmap { guest, bytes } => self.nested.unmap(&mut tables, guest, bytes),
-        };
-        let flush = flush.map_err(|error| error.to_string())?;
-        let forgotten = ForgottenBeforeEntry::new(&mut self.vcpu);
-        flush.complete(&forgotten, &mut tables).map_err(|_| "a translation is still in use".to_string())
+        register_mapping::change(&mut self.nested, &mut Tables { coherent: true }, &mut self.vcpu, change)
     }
 
     /// Checks, page by page, that the guest reaches its own memory and registers of its own functions, and nothing else.

@@ -17,6 +17,7 @@ pub mod msr;
 pub mod paravirtual_eoi;
 pub mod pci;
 pub mod platform;
+pub mod register_mapping;
 pub mod rom;
 pub mod serial;
 pub mod virtual_apic;
