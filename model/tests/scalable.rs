@@ -386,7 +386,14 @@ fn a_cleared_device_with_many_domains_leaves_nothing() {
                 space.attach(&mut board, NIC, pasid(n));
                 assert!(write(&board.machine, NIC.as_u16(), Some(n), 0x1000).is_ok());
             }
+            // What is invalidated too early is remembered again.
+            board.machine.on_event(move |machine, _| {
+                for n in 1..=u32::from(count) {
+                    let _ = write(machine, NIC.as_u16(), Some(n), 0x1000);
+                }
+            });
             board.unit.clear(&mut board.memory, NIC).unwrap();
+            board.machine.clear_hook();
             // Another table under each id: what was remembered would show.
             let others: Vec<_> = (1..=count).map(|n| Space::new(&mut board, n, B + u64::from(n) * 0x1000)).collect();
             for (n, space) in (1..).zip(&others) {
