@@ -25,6 +25,8 @@ const SETTINGS: vtd::Configuration = vtd::Configuration {
     interrupt_entries: Some(256),
     destination_mode: DestinationMode::X2Apic,
     fault_interrupt: None,
+    handover: vtd::Handover::Stop,
+    platform: vtd::Platform { dma_control_opt_in: false, x2apic_opt_out: false },
 };
 
 /// What went to the unit.

@@ -104,10 +104,10 @@ fn unmapped(bench: &mut Bench, size: PageSize) {
     let flush = bench.unmap_only(&mut space, iova, bytes);
     hits(bench, iova, host);
     assert_eq!(bench.memory.freed(), freed, "tables that the unit may still walk are kept");
-    let detached = flush.detached_tables();
+    let detached = flush.has_detached_tables();
     bench.flush(&space, flush);
     bench.expect_no_write(0, iova, host, bench.reasons().no_write);
-    assert_eq!(bench.memory.freed(), freed + detached);
+    assert_eq!(bench.memory.freed() > freed, detached, "they are freed once it cannot");
 }
 
 fn moved(bench: &mut Bench) {
