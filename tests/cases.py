@@ -225,6 +225,11 @@ def unit(base, length=16):
     return struct.pack("<HHBBHQ", 0, length, 1, 0, 0, base)
 
 
+def reserved_memory(base, limit, device):
+    """Memory that firmware keeps for a device of the root bus."""
+    return struct.pack("<HHHHQQ", 1, 32, 0, 0, base, limit) + bytes([1, 8, 0, 0, 0, 0, device, 0])
+
+
 def with_dmar(name, about, pattern, table):
     def prepare(folder):
         (folder / "dmar").write_bytes(table)
@@ -321,6 +326,12 @@ CASES = [
               dmar(unit(0xFED90000, length=0))),
     with_dmar("dmar-base-zero", "a unit at address 0", r"DMAR structure at 0x30 of type 0: register base 0", dmar(unit(0))),
     with_dmar("dmar-no-answer", "a unit that does not answer", r"unit at 0xfed90000: left out", dmar(unit(0xFED90000))),
+    with_dmar("dmar-no-answer-device", "a device behind a unit that does not answer",
+              r"postern\.toml: line 10: device 0000:00:03\.0 cannot be assigned: its remapping unit at 0xfed90000 does not answer",
+              dmar(unit(0xFED90000))),
+    with_dmar("dmar-reserved-memory", "a device that firmware uses",
+              r"device 0000:00:03\.0 cannot be assigned: firmware uses it through reserved memory at 0x7000000 to 0x700ffff",
+              dmar(unit(0xFED90000), reserved_memory(0x7000000, 0x700FFFF, 3))),
     with_dmar("dmar-past-end", "a structure that is longer than the table", r"DMAR structure at 0x30 of type 0: length 64, but 16 bytes are left",
               dmar(unit(0xFED90000, length=64))),
     with_dmar("dmar-empty", "a table without structures", r"DMAR: no usable remapping unit", dmar()),
