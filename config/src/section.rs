@@ -22,10 +22,12 @@ impl Reader<'_> {
         line_of(self.text, at)
     }
 
+    /// Keeps the complaints in the order of the lines.
     fn note(&self, complaint: Complaint) {
         let mut complaints = self.complaints.borrow_mut();
         if complaints.len() < MAXIMUM_COMPLAINTS {
-            complaints.push(complaint);
+            let at = complaints.iter().take_while(|earlier| earlier.line <= complaint.line).count();
+            complaints.insert(at, complaint);
         }
     }
 }

@@ -69,12 +69,12 @@ fn a_misspelt_key_is_told_with_what_was_meant() {
         "line 8: there is no key \"colour\" here; there are: name, kernel, initrd, modules, memory_mib, cpus, \
            command_line, devices, debug_exit_port, doorbell_port",
     );
-    // What is needed and misspelt is missing too.
+    // What is needed and misspelt is missing too; complaints are in the order of the lines.
     assert_eq!(
         words(&GOOD.replace("memory_mib", "memory_mb")),
         [
-            "line 7: there is no key \"memory_mb\" here; did you mean \"memory_mib\"?",
             "line 4: the key \"memory_mib\" is missing here",
+            "line 7: there is no key \"memory_mb\" here; did you mean \"memory_mib\"?",
         ]
     );
 }

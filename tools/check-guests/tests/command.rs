@@ -64,8 +64,8 @@ fn mistakes_are_told_with_file_and_line() {
     folder.write("bad.toml", "[[guest]]\nname = \"a\"\nkernel = \"netprobe\"\nmemory_mb = 16\n");
     let (status, _, error) = folder.run(&["bad.toml", "netprobe"]);
     let words = [
-        "bad.toml: line 4: there is no key \"memory_mb\" here; did you mean \"memory_mib\"?",
         "bad.toml: line 1: the key \"memory_mib\" is missing here",
+        "bad.toml: line 4: there is no key \"memory_mb\" here; did you mean \"memory_mib\"?",
     ];
     assert_eq!((status, error.lines().collect::<Vec<_>>()), (1, words.to_vec()));
     std::fs::write(folder.0.join("noise.toml"), [0xff; 10]).unwrap();
