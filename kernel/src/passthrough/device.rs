@@ -10,7 +10,8 @@ use crate::vm::pci::DeviceMessage;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
 use alloc::format;
 use alloc::string::{String, ToString};
-use pci::{FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds};
+use alloc::vec::Vec;
+use pci::{Bar, FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds};
 use vtd::Trigger;
 
 /// How many new ways of one function are logged: its guest makes as many as it likes.
@@ -46,8 +47,8 @@ pub struct AssignedDevice {
     /// Whether it was taken out of service.
     pub quarantined: bool,
     table: Option<MsixTableDriver<Table>>,
-    /// The whole pages that the table is in, and where they begin.
-    trapped: Option<(HostPhys, DeviceMemory)>,
+    /// What of its registers the guest reaches through the hypervisor only: where it begins, and the memory.
+    trapped: Vec<(HostPhys, DeviceMemory)>,
     messages: Messages,
     /// What it is to send when its guest uses MSI.
     msi: Option<DeviceMessage>,
@@ -65,14 +66,23 @@ impl AssignedDevice {
         domain: DomainId,
     ) -> Result<Self, String> {
         let base = unit.base;
-        let (table, trapped) = match &function.msix {
+        let mut trapped = Vec::new();
+        let table = match &function.msix {
             Ok(Some(capability)) => {
-                let (table, trapped) = Self::table(&function, capability)?;
-                (Some(table), Some(trapped))
+                let (table, pages) = Self::table(&function, capability)?;
+                trapped.push(pages);
+                Some(table)
             }
-            Ok(None) => (None, None),
+            Ok(None) => None,
             Err(error) => return Err(format!("its MSI-X capability: {error}")),
         };
+        for (_, range) in function.bars.iter() {
+            let Bar::Memory { address, size, .. } = range else { continue };
+            // What shares its page with something else.
+            if size < PAGE_SIZE || !address.is_aligned(PAGE_SIZE) {
+                trapped.push((address, DeviceMemory::map(address, size).map_err(|error| error.to_string())?));
+            }
+        }
         let mut messages = Messages::default();
         let msi = match function.msi.map(|msi| messages.allocate_msi(&mut unit.unit, &mut unit.tables, msi.vectors)) {
             Some(Ok(message)) => Some(DeviceMessage { address: message.address, data: message.data }),
@@ -105,17 +115,23 @@ impl AssignedDevice {
         let memory = DeviceMemory::map(place, capability.table.length.into()).map_err(|error| error.to_string())?;
         let mut table = MsixTableDriver::new(Table(memory), capability);
         table.mask_and_clear_all();
-        let first = place.align_down(PAGE_SIZE);
-        let bytes = (place.as_u64() - first.as_u64() + u64::from(capability.table.length)).next_multiple_of(PAGE_SIZE);
-        let pages = DeviceMemory::map(first, bytes).map_err(|error| error.to_string())?;
-        Ok((table, (first, pages)))
+        // The pages of the table, as far as they are the function's.
+        let Some(Bar::Memory { address, size, .. }) = function.bars.range(capability.table.bar) else {
+            return Err("its MSI-X table is in no range".to_string());
+        };
+        let first = place.align_down(PAGE_SIZE).max(address).as_u64();
+        let end = place.as_u64().saturating_add(capability.table.length.into()).next_multiple_of(PAGE_SIZE);
+        let end = end.min(address.as_u64().saturating_add(size));
+        let pages = DeviceMemory::map(HostPhys::new(first), end - first).map_err(|error| error.to_string())?;
+        Ok((table, (HostPhys::new(first), pages)))
     }
 
-    /// The registers that share pages with the MSI-X table, if `address` is among them, with its offset.
+    /// What of the registers the guest reaches through the hypervisor only, if `address` is in it, with its offset.
     pub fn trapped_registers(&mut self, address: HostPhys) -> Option<(&mut DeviceMemory, u64)> {
-        let (start, memory) = self.trapped.as_mut()?;
-        let offset = address.as_u64().checked_sub(start.as_u64()).filter(|offset| *offset < memory.bytes())?;
-        Some((memory, offset))
+        self.trapped.iter_mut().find_map(|(start, memory)| {
+            let offset = address.as_u64().checked_sub(start.as_u64()).filter(|offset| *offset < memory.bytes())?;
+            Some((memory, offset))
+        })
     }
 
     /// The function's address.

@@ -17,7 +17,7 @@ use ::pci::spec::header::{
 };
 use ::pci::spec::msi::{MSI_ENABLE, MSIX_ENABLE, MSIX_FUNCTION_MASK};
 use ::pci::{Bar, ConfigSpace, FunctionDescription, HeaderType, MsixCapability, MsixError, Width};
-use addr::{Bdf, HostPhys, PAGE_SIZE, PciAddress};
+use addr::{Bdf, HostPhys, PciAddress};
 use core::fmt;
 
 mod decoding;
@@ -34,8 +34,6 @@ pub enum AssignError {
     InvalidBar(u8),
     /// The memory range with this register's number has no address.
     Unplaced(u8),
-    /// The memory range with this register's number does not fill pages: the guest would get what shares its page.
-    SharesPage(u8),
     /// The MSI-X capability makes no sense.
     Msix(MsixError),
 }
@@ -46,7 +44,6 @@ impl fmt::Display for AssignError {
             Self::NotAnEndpoint => write!(f, "not an endpoint"),
             Self::InvalidBar(index) => write!(f, "BAR {index} answers without sense"),
             Self::Unplaced(index) => write!(f, "BAR {index} has no address"),
-            Self::SharesPage(index) => write!(f, "BAR {index} shares a page with something else"),
             Self::Msix(error) => write!(f, "{error}"),
         }
     }
@@ -96,12 +93,9 @@ impl AssignedFunction {
             return Err(AssignError::InvalidBar(index));
         }
         for (index, range) in description.bars.iter() {
-            let Bar::Memory { address, size, .. } = range else { continue };
+            let Bar::Memory { address, .. } = range else { continue };
             if address.as_u64() == 0 {
                 return Err(AssignError::Unplaced(index));
-            }
-            if size < PAGE_SIZE || !address.is_aligned(PAGE_SIZE) {
-                return Err(AssignError::SharesPage(index));
             }
         }
         let msix = match description.msix.map_err(AssignError::Msix)? {

@@ -4,7 +4,7 @@
 use super::address_space::{GuestAddressSpace, Obstacle, overlap};
 use ::pci::spec::header::bar;
 use ::pci::{Bar, Bars};
-use addr::HostPhys;
+use addr::{HostPhys, PAGE_SIZE};
 use core::ops::Range;
 
 /// The lowest port of a real function that a guest reaches. Below is what every PC has there.
@@ -48,6 +48,13 @@ impl GuestRange {
             HostRange::Memory(_) => space.check_memory(start, self.size),
             HostRange::Ports(_) => GuestAddressSpace::check_ports(start, self.size),
         }
+    }
+
+    /// Where the real function answers in memory space, if the range does not fill pages: what shares its page is not the
+    /// guest's, so that the guest reaches it through the hypervisor only.
+    pub fn shares_page(&self) -> Option<HostPhys> {
+        let HostRange::Memory(host) = self.host else { return None };
+        (self.size < PAGE_SIZE || !host.is_aligned(PAGE_SIZE)).then_some(host)
     }
 
     /// Whether it lies in memory space.

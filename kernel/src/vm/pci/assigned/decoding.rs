@@ -84,10 +84,13 @@ impl AssignedFunction {
     }
 
     /// The parts of a range in memory at `start` that are mapped: all but the pages of the MSI-X table, which the guest
-    /// reaches through the hypervisor only. Where the guest reaches them, where they are, and how many bytes.
+    /// reaches through the hypervisor only, and nothing of a range that shares its page. Where the guest reaches them, where they are, and how many bytes.
     fn pieces(&self, range: &GuestRange, start: u64) -> impl Iterator<Item = (GuestPhys, HostPhys, u64)> + use<> {
         let trapped = self.trapped_offsets(range.register).unwrap_or(range.size..range.size);
         let HostRange::Memory(host) = range.host else { return [None, None].into_iter().flatten() };
+        if range.shares_page().is_some() {
+            return [None, None].into_iter().flatten();
+        }
         [0..trapped.start, trapped.end..range.size]
             .map(|part| {
                 let bytes = part.end.checked_sub(part.start).filter(|bytes| *bytes > 0)?;
@@ -98,10 +101,12 @@ impl AssignedFunction {
             .flatten()
     }
 
-    /// The whole pages that hold the real MSI-X table, as offsets in the range of `register`, if they are in it.
+    /// The whole pages that hold the real MSI-X table, as offsets in the range of `register`, if they are in it and as far as
+    /// they are.
     pub(super) fn trapped_offsets(&self, register: u8) -> Option<Range<u64>> {
         let region = self.msix.as_ref().map(|msix| msix.capability.table).filter(|table| table.bar == register)?;
         let (start, length) = (u64::from(region.offset), u64::from(region.length));
-        Some(start & !(PAGE_SIZE - 1)..start.checked_add(length)?.checked_next_multiple_of(PAGE_SIZE)?)
+        let end = start.checked_add(length)?.checked_next_multiple_of(PAGE_SIZE)?;
+        Some(start & !(PAGE_SIZE - 1)..end.min(self.bars.range(register)?.size))
     }
 }

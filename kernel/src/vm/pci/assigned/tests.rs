@@ -303,11 +303,44 @@ fn functions_that_cannot_be_shown_are_refused() {
     assert_eq!(refuse(0x10, 0), AssignError::Unplaced(0));
     assert!(matches!(refuse(0xA4, 0x0000_4003), AssignError::Msix(_)), "table behind its range");
     assert!(matches!(refuse(0xA8, 0x0000_2007), AssignError::Msix(_)), "pending bits in BAR 7");
+}
+
+#[test]
+fn a_range_that_shares_its_page_is_reached_through_the_hypervisor_alone() {
+    for (address, size) in [(0xFEB8_0000, 256), (0xFEB8_0F00, 256), (0xFEB8_0800, 0x1000)] {
+        let mut nic = Device::edu();
+        let mut description = nic.describe();
+        let small = Bar::Memory { address: HostPhys::new(address), size, prefetchable: false, is_64_bit: false };
+        let mut slots = [::pci::BarSlot::Unimplemented; 6];
+        slots[0] = ::pci::BarSlot::Range(small);
+        description.bars = ::pci::Bars::new(slots);
+        let mut function = AssignedFunction::new(&nic, &description, GUEST, None).unwrap();
+        function.give(0, 0xC000_0100, Ok(()), &mut |effect| panic!("{effect:?}"));
+        let read =
+            |address, bytes| function.read_trapped(GuestPhys::new(address), bytes, &mut |effect| panic!("{effect:?}"));
+        assert_eq!(read(0xC000_0100, 4), Some(TrappedRead::Forward(HostPhys::new(address))));
+        assert_eq!(read(0xC000_00FC + size, 4), Some(TrappedRead::Forward(HostPhys::new(address + size - 4))));
+        assert_eq!(
+            (read(0xC000_0100 + size, 4), read(0xC000_00FE + size, 4), read(0xC000_00FC, 4)),
+            (None, None, None)
+        );
+        let write = function.write_trapped(GuestPhys::new(0xC000_0104), 4, 7, &mut |effect| panic!("{effect:?}"));
+        assert_eq!(write, Some(TrappedWrite::Forward(HostPhys::new(address + 4))));
+    }
+}
+
+#[test]
+fn a_table_in_a_small_range_has_no_neighbours_beyond_it() {
     let mut nic = Device::e1000e();
-    let mut description = nic.describe();
-    let small = Bar::Memory { address: HostPhys::new(0xFEB8_0000), size: 256, prefetchable: false, is_64_bit: false };
-    description.bars = ::pci::Bars::new([::pci::BarSlot::Range(small); 6]);
-    assert_eq!(AssignedFunction::new(&nic, &description, GUEST, Some(MESSAGE)).err(), Some(AssignError::SharesPage(0)));
+    nic.allow(0x1C, 0xFFFF_FF00);
+    nic.set(0x1C, 0xFEBD_0200);
+    nic.set(0xA8, 0x0000_0083);
+    let (_, function) = of(nic);
+    assert_eq!(function.trapped_offsets(3), Some(0..0x100));
+    let read = |offset| function.read_trapped(GuestPhys::new(TABLE + offset), 4, &mut |_| true);
+    assert_eq!(read(0x0C), Some(TrappedRead::Value(1)));
+    assert_eq!(read(0x80), Some(TrappedRead::Forward(HostPhys::new(0xFEBD_0280))));
+    assert_eq!(read(0x100), None);
 }
 
 #[test]

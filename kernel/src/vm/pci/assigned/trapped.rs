@@ -1,25 +1,26 @@
-//! The pages of a function's MSI-X table, which the guest reaches through the hypervisor only.
+//! What of a function the guest reaches through the hypervisor only: the pages of its MSI-X table, and ranges that share
+//! their page with something else.
 
 use super::super::bars::HostRange;
 use super::super::{EffectSink, Refusal};
 use super::{AssignedFunction, Msix, in_function};
 use addr::{GuestPhys, HostPhys};
 
-/// What a guest's read in the pages of the MSI-X table gives.
+/// What a guest's read there gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TrappedRead {
     /// This value.
     Value(u64),
-    /// What the real function answers at this address: it is in the table's page and not in the table.
+    /// What the real function answers at this address: it is not in the table.
     Forward(HostPhys),
 }
 
-/// What is left to do for a guest's write in the pages of the MSI-X table.
+/// What is left to do for a guest's write there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TrappedWrite {
     /// Nothing.
     Done,
-    /// The write, to the real function at this address: it is in the table's page and not in the table.
+    /// The write, to the real function at this address: it is not in the table.
     Forward(HostPhys),
 }
 
@@ -42,11 +43,11 @@ impl AssignedFunction {
         Some((host.checked_add(offsets.start)?, offsets.end - offsets.start))
     }
 
-    /// A guest's read of `bytes` bytes at `address`, or `None` where that is not in the [`Self::trapped_pages`].
+    /// A guest's read of `bytes` bytes at `address`, or `None` where that is not in the [`Self::trapped_pages`] or in a range
+    /// that shares its page.
     pub fn read_trapped(&self, address: GuestPhys, bytes: usize, effects: &mut EffectSink<'_>) -> Option<TrappedRead> {
-        let msix = self.msix.as_ref()?;
-        Some(match self.place(msix, address, bytes)? {
-            Place::Table(offset) => TrappedRead::Value(msix.table.read(offset, bytes).unwrap_or_else(|| {
+        Some(match self.place(address, bytes)? {
+            Place::Table(offset) => TrappedRead::Value(self.msix_table()?.read(offset, bytes).unwrap_or_else(|| {
                 self.refuse_table_access(offset as i64, bytes, effects);
                 u64::MAX
             })),
@@ -58,7 +59,7 @@ impl AssignedFunction {
         })
     }
 
-    /// A guest's write of `bytes` bytes at `address`, or `None` where that is not in the [`Self::trapped_pages`].
+    /// A guest's write of `bytes` bytes at `address`; see [`Self::read_trapped`].
     pub fn write_trapped(
         &mut self,
         address: GuestPhys,
@@ -67,7 +68,7 @@ impl AssignedFunction {
         effects: &mut EffectSink<'_>,
     ) -> Option<TrappedWrite> {
         let host = self.host;
-        let refused = match self.place(self.msix.as_ref()?, address, bytes)? {
+        let refused = match self.place(address, bytes)? {
             Place::Table(offset) => {
                 let table = &mut self.msix.as_mut()?.table;
                 let done = table.write(offset, bytes, value, &mut in_function(host, effects));
@@ -82,8 +83,20 @@ impl AssignedFunction {
         Some(TrappedWrite::Done)
     }
 
-    /// Where an access in the trapped pages falls, which are where the guest reaches the range now.
-    fn place(&self, msix: &Msix, address: GuestPhys, bytes: usize) -> Option<Place> {
+    /// Where an access falls, by where the guest reaches the ranges now.
+    fn place(&self, address: GuestPhys, bytes: usize) -> Option<Place> {
+        let in_table_pages = self.msix.as_ref().and_then(|msix| self.place_in_table_pages(msix, address, bytes));
+        in_table_pages.or_else(|| {
+            self.ranges().find_map(|range| {
+                let host = range.shares_page()?;
+                let start = address.as_u64().checked_sub(range.decoded?)?;
+                let inside = start.checked_add(bytes as u64)? <= range.size;
+                if inside { host.checked_add(start).map(Place::Beside) } else { None }
+            })
+        })
+    }
+
+    fn place_in_table_pages(&self, msix: &Msix, address: GuestPhys, bytes: usize) -> Option<Place> {
         let range = self.bars.range(msix.capability.table.bar)?;
         let trapped = self.trapped_offsets(range.register)?;
         let HostRange::Memory(host) = range.host else { return None };
