@@ -46,8 +46,8 @@ class Case:
 def passed(run):
     """The run that a user sees: a lease, ten pings, five attacks repelled, nothing written where it must not be."""
     require(run.status == 0, f"exit status {run.status}")
-    run.require_report(result="pass", units=1, mode="legacy", engine="svm", dhcp="10.0.2.15", ranges_moved="2/2", pings="10/10", attacks=5,
-                       after_attack_ping="1/1", unexpected_vectors=0, guest="done", quarantined=0)
+    run.require_report(result="pass", units=1, mode="legacy", engine="svm", dhcp="10.0.2.15", ranges_moved="2/2",
+                       pings="10/10", attacks=5, after_attack_ping="1/1", unexpected_vectors=0, guest="done", quarantined=0)
     require(run.number("blocked") + run.number("harmless") == 5, "an attack was neither blocked nor harmless")
     require(run.number("blocked") >= 4, "an attack on memory was not blocked")
     require(run.number("interrupts") > 0 and run.number("exits") > 0, "nothing was counted")

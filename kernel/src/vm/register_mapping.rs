@@ -111,6 +111,12 @@ mod tests {
         assert!(table.translate(&memory, MOVED_FROM).is_none());
         let translation = table.translate(&memory, GuestPhys::new(0xD000_3000)).unwrap();
         assert_eq!(translation.host.as_u64(), 0xFEBD_3000);
-        assert_eq!(memory.tables.len(), 4, "tables of the old place are given back");
+        let tables = memory.tables.len();
+        for (from, to) in [(MOVED_TO, MOVED_FROM), (MOVED_FROM, MOVED_TO)] {
+            let unmap = MappingEffect::Unmap { guest: from, bytes: 0x3000 };
+            change(&mut table, &mut memory, &mut vcpu, unmap).unwrap();
+            change(&mut table, &mut memory, &mut vcpu, map(to)).unwrap();
+        }
+        assert_eq!(memory.tables.len(), tables, "moving costs memory");
     }
 }

@@ -111,7 +111,9 @@ impl GuestPciBus {
         let taken = |wanted: &Range<u64>| {
             self.functions().chain([function]).find_map(|function| function.in_the_way(memory, wanted))
         };
-        let find = |window: Range<u64>| GuestBars::find_place(&window, range.size, taken);
+        let first = if memory { self.space.memory_end } else { 0 };
+        let find =
+            |window: Range<u64>| GuestBars::find_place(&(window.start.max(first)..window.end), range.size, taken);
         let has_high = range.is_64_bit && self.space.address_bits >= HIGH_WINDOW_BITS;
         match (memory, has_high) {
             (false, _) => find(PORT_WINDOW),
@@ -210,8 +212,9 @@ impl GuestPciBus {
         })
     }
 
-    /// A guest's read of memory: of configuration space, or in the pages of an MSI-X table. All ones in a window where no
-    /// function answers, as on a bus; `None` elsewhere.
+    /// A guest's read of memory: of configuration space, or of what of a function it reaches through the hypervisor only. All
+    /// ones where a function would be, as on a bus on which none answers: in a window, or at an address that the guest has
+    /// given to one; `None` elsewhere.
     pub fn read_memory<C: ConfigSpace>(
         &self,
         config: &C,
@@ -223,7 +226,7 @@ impl GuestPciBus {
             return Some(TrappedRead::Value(self.read_ecam(config, offset, bytes)));
         }
         let read = self.functions().find_map(|function| function.read_trapped(address, bytes, effects));
-        read.or_else(|| address_space::in_window(address).then_some(TrappedRead::Value(u64::MAX)))
+        read.or_else(|| self.is_a_functions(address).then_some(TrappedRead::Value(u64::MAX)))
     }
 
     /// A guest's write of memory; see [`Self::read_memory`].
@@ -239,9 +242,15 @@ impl GuestPciBus {
             self.write_ecam(config, offset, bytes, value, effects);
             return Some(TrappedWrite::Done);
         }
-        let mut functions = self.functions_mut();
-        let written = functions.find_map(|function| function.write_trapped(address, bytes, value, effects));
-        written.or_else(|| address_space::in_window(address).then_some(TrappedWrite::Done))
+        let written = self.functions_mut().find_map(|function| function.write_trapped(address, bytes, value, effects));
+        written.or_else(|| self.is_a_functions(address).then_some(TrappedWrite::Done))
+    }
+
+    /// Whether an address is one where functions are, or one would be if it answered.
+    fn is_a_functions(&self, address: GuestPhys) -> bool {
+        let (start, end) = (address.as_u64(), address.as_u64().saturating_add(1));
+        let is_given = |function: &AssignedFunction| function.in_the_way(true, &(start..end)).is_some();
+        address_space::in_window(address) || start >= self.space.memory_end && self.functions().any(is_given)
     }
 
     /// Reads 1, 2, 4 or 8 bytes of the memory-mapped configuration space; 8 are two dwords.

@@ -429,6 +429,36 @@ fn large_ranges_are_above_4_gib_if_the_guest_reaches_there() {
 }
 
 #[test]
+fn ranges_are_not_placed_over_memory() {
+    let mut nic = Device::e1000e();
+    let description = nic.describe();
+    for (memory_end, first) in [(0xC000_0000, Ok(0xC000_0000)), (0xD801_0000, Ok(0xD802_0000)), (0xDFFF_0000, Err(()))]
+    {
+        let function = AssignedFunction::new(&nic, &description, GUEST, None).unwrap();
+        let mut bus = GuestPciBus::new(GuestAddressSpace { memory_end, address_bits: 40 });
+        match (bus.add(function), first) {
+            (Ok(()), Ok(first)) => assert_eq!(get(&bus, &nic, 0x10, 4), first),
+            (Err(BusError::NoRoom { register: 0, .. }), Err(())) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_range_that_does_not_answer_reads_as_all_ones_wherever_it_is() {
+    let (mut nic, mut bus) = bus();
+    let read = |bus: &GuestPciBus, nic: &Device| bus.read_memory(nic, GuestPhys::new(0x9000_0010), 4, &mut |_| true);
+    assert_eq!(read(&bus, &nic), None);
+    put(&mut bus, &mut nic, 0x10, 4, 0x9000_0000);
+    assert_eq!(read(&bus, &nic), Some(TrappedRead::Value(u64::MAX)));
+    let write = bus.write_memory(&mut nic, GuestPhys::new(0x9000_0010), 4, 0, &mut |_| true);
+    assert_eq!(write, Some(TrappedWrite::Done));
+    put(&mut bus, &mut nic, 0x10, 4, 0x0100_0000);
+    let memory = bus.read_memory(&nic, GuestPhys::new(0x0100_0010), 4, &mut |_| true);
+    assert_eq!(memory, None, "the guest's memory is none of a function's");
+}
+
+#[test]
 fn a_reset_function_is_reached_no_more() {
     let (mut nic, mut bus) = bus();
     put(&mut bus, &mut nic, 0x04, 2, 0x0002);
