@@ -98,4 +98,29 @@ impl Space {
             Table::First(table) => table.unmap(memory, iova, bytes),
         }
     }
+    /// Gives what is mapped of a range other permissions.
+    ///
+    /// # Errors
+    /// Those of [`PageTable::protect`].
+    pub fn protect(
+        &mut self,
+        memory: &mut Memory,
+        iova: Iova,
+        bytes: u64,
+        permissions: Permissions,
+    ) -> Result<Flush<Iova>, MapError<Iova>> {
+        let attributes = SecondStageAttributes { snoop: self.snoop };
+        match &mut self.table {
+            Table::Second(table) => table.protect(memory, iova, bytes, permissions, attributes),
+            Table::First(table) => table.protect(memory, iova, bytes, permissions, ()),
+        }
+    }
+
+    /// Takes out all tables that have become empty.
+    pub fn release_empty_tables(&mut self, memory: &mut Memory) -> Flush<Iova> {
+        match &mut self.table {
+            Table::Second(table) => table.release_empty_tables(memory),
+            Table::First(table) => table.release_empty_tables(memory),
+        }
+    }
 }

@@ -57,10 +57,12 @@ impl<'a> Work<'a> {
 
     fn run(mut self) {
         for _ in 0..STEPS {
-            match self.random.u32(0..10) {
+            match self.random.u32(0..13) {
                 0..4 => self.map(),
                 4..7 => self.unmap(),
-                7..9 => self.assign(),
+                7..9 => self.protect(),
+                9 => self.release(),
+                10..12 => self.assign(),
                 _ => self.clear(),
             }
             self.bench.expect_no_fault();
@@ -111,6 +113,22 @@ impl<'a> Work<'a> {
         let known = &mut self.spaces[self.random.usize(0..SPACES)];
         self.bench.unmap(&mut known.space, START + start * PAGE_SIZE, count * PAGE_SIZE);
         known.pages.retain(|page, _| !(start..start + count).contains(page));
+    }
+
+    fn protect(&mut self) {
+        let (start, count) = self.range();
+        let known = &mut self.spaces[self.random.usize(0..SPACES)];
+        let permissions = Permissions { read: true, write: self.random.bool(), execute: false };
+        let (iova, bytes) = (Iova::new(START + start * PAGE_SIZE), count * PAGE_SIZE);
+        let flush = known.space.protect(&mut self.bench.memory, iova, bytes, permissions).expect("it can be said");
+        self.bench.flush(&known.space, flush);
+        known.pages.range_mut(start..start + count).for_each(|(_, page)| page.1 = permissions);
+    }
+
+    fn release(&mut self) {
+        let known = &mut self.spaces[self.random.usize(0..SPACES)];
+        let flush = known.space.release_empty_tables(&mut self.bench.memory);
+        self.bench.flush(&known.space, flush);
     }
 
     fn assign(&mut self) {

@@ -44,6 +44,7 @@ pub fn cases() -> Vec<Case> {
         case("a page that moves", moved);
         case("a permission that is taken", lowered);
         case("a permission that is given", raised);
+        case("permissions that change in place, of a part of a large page", protected);
         if setting.mode == Mode::Legacy {
             // In scalable mode it leads to a directory, which QEMU reads each time.
             case("a context entry that leads elsewhere", redirected);
@@ -148,6 +149,39 @@ fn raised(bench: &mut Bench) {
     bench.flush(&space, flush);
     bench.outcome();
     misses(bench, IOVA, page);
+}
+
+fn protected(bench: &mut Bench) {
+    let mut space = bench.preferred_space();
+    bench.assign(bench.edus[0].bdf(), &space);
+    let host = HostPhys::new(HIGH_MEMORY.start);
+    let (iova, bytes) = (0x6000_0000, PageSize::Size2M.bytes());
+    bench.map(&mut space, iova, host, bytes, READ_WRITE);
+    bench.expect_write(0, iova, host);
+    let place = |page: u64| (iova + page * PAGE_SIZE, HostPhys::new(host.as_u64() + page * PAGE_SIZE));
+    let set = |bench: &mut Bench, space: &mut Space, page: u64, count: u64, permissions| {
+        let (memory, iova) = (&mut bench.memory, Iova::new(place(page).0));
+        space.protect(memory, iova, count * PAGE_SIZE, permissions).expect("it can be said")
+    };
+    bench.expect_write(0, place(7).0, place(7).1);
+    // The page is split, and one of its parts may only be read; what is cached is the whole.
+    let flush = set(bench, &mut space, 7, 1, Permissions::READ);
+    bench.expect_write(0, place(7).0, place(7).1);
+    bench.flush(&space, flush);
+    bench.expect_no_write(0, place(7).0, place(7).1, bench.reasons().read_only);
+    bench.expect_write(0, place(6).0, place(6).1);
+    bench.expect_write(0, place(8).0, place(8).1);
+    // And back, by which the parts become one page again, where the unit has such pages.
+    let flush = set(bench, &mut space, 7, 1, READ_WRITE);
+    bench.flush(&space, flush);
+    for page in [0, 6, 7, 8, 511] {
+        bench.expect_write(0, place(page).0, place(page).1);
+    }
+    let flush = set(bench, &mut space, 0, 512, Permissions::READ);
+    bench.flush(&space, flush);
+    for page in [0, 7, 511] {
+        bench.expect_no_write(0, place(page).0, place(page).1, bench.reasons().read_only);
+    }
 }
 
 fn redirected(bench: &mut Bench) {
