@@ -3,9 +3,9 @@
 use crate::caches::{CachedPage, DIRTY, NoPage, PageKey, READ, Tag, USER, WRITE, shift};
 use crate::fault::{Access, Reason};
 use crate::memory::{Memory, View};
+use crate::request::Request;
 use crate::second_stage::{ADDRESS, SecondStage};
 use crate::unit::Unit;
-use crate::walk::Request;
 
 const PRESENT: u64 = 1 << 0;
 const MAY_WRITE: u64 = 1 << 1;

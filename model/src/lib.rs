@@ -19,6 +19,7 @@
 mod caches;
 mod configuration;
 mod descriptor;
+mod device_access;
 mod device_tlb;
 mod fault;
 mod faults;
@@ -30,6 +31,7 @@ mod page_requests;
 mod pasid_queue;
 mod queue;
 pub mod registers;
+mod request;
 mod scalable;
 mod second_stage;
 #[cfg(test)]
@@ -47,7 +49,7 @@ pub use interrupt::{Delivered, Interrupt, Notification};
 pub use machine::{Event, Machine};
 pub use memory::{LINE, Memory, View};
 pub use page_requests::PageAsked;
+pub use request::Request;
 pub use unit::{Message, Unit};
 pub use violation::Violation;
-pub use walk::Request;
 pub use work::Latency;

@@ -4,9 +4,9 @@ use crate::configuration::Configuration;
 use crate::fault::{Access, Fault};
 use crate::interrupt::Interrupt;
 use crate::memory::{Memory, View};
+use crate::request::Request;
 use crate::unit::{Message, Unit};
 use crate::violation::Violation;
-use crate::walk::Request;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 

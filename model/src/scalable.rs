@@ -4,10 +4,10 @@ use crate::caches::{CachedPasid, Tag};
 use crate::fault::Reason;
 use crate::first_stage::FirstStage;
 use crate::memory::{Memory, View};
+use crate::request::Request;
 use crate::second_stage::SecondStage;
 use crate::unit::Unit;
 use crate::violation::Violation;
-use crate::walk::Request;
 
 /// Why a request is blocked, and whether a fault processing disable bit says not to record it.
 pub(crate) type Blocked = (Reason, bool);

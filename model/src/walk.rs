@@ -4,6 +4,7 @@ use crate::caches::{CachedContext, READ, WRITE};
 use crate::fault::{Access, Fault, Reason};
 use crate::memory::{Memory, View};
 use crate::registers::{GSTS, PHMBASE, PHMLIMIT, PLMBASE, PLMLIMIT, PMEN, TE};
+use crate::request::{Request, fault};
 use crate::scalable::{Blocked, Way};
 use crate::second_stage::SecondStage;
 use crate::unit::Unit;
@@ -11,31 +12,6 @@ use crate::violation::Violation;
 
 /// The addresses that are interrupt requests and never memory (3.14).
 const INTERRUPT_RANGE: std::ops::RangeInclusive<u64> = 0xfee0_0000..=0xfeef_ffff;
-
-/// What a device puts on the bus beside the address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Request {
-    /// The requester id.
-    pub source: u16,
-    /// The PASID, if the request has one.
-    pub pasid: Option<u32>,
-    /// The request asks for supervisor privilege; only one with PASID can.
-    pub supervisor: bool,
-    /// What the request wants.
-    pub access: Access,
-}
-
-impl Request {
-    /// A request without PASID.
-    pub fn new(source: u16, access: Access) -> Self {
-        Self { source, pasid: None, supervisor: false, access }
-    }
-
-    /// A request with PASID and without supervisor privilege.
-    pub fn with_pasid(source: u16, pasid: u32, access: Access) -> Self {
-        Self { pasid: Some(pasid), ..Self::new(source, access) }
-    }
-}
 
 /// A context entry of legacy mode (9.3).
 #[derive(Clone, Copy)]
@@ -257,16 +233,5 @@ fn wanted(request: &Request) -> u64 {
     match request.access {
         Access::Read => READ,
         Access::Write => WRITE,
-    }
-}
-
-pub(crate) fn fault(reason: Reason, request: &Request, address: u64, silent: bool) -> Fault {
-    Fault {
-        reason,
-        source: request.source,
-        pasid: request.pasid,
-        info: address & !0xfff,
-        access: request.access,
-        silenced: silent && reason.qualified(),
     }
 }
