@@ -569,6 +569,8 @@ fn first_stage_changes_are_forgotten_by_domain_pasid_and_pages() {
         let (proof, executed) = ask(pasid(5), &change(0x3000, 0x2000, true, false));
         assert_eq!(executed, [(tags(7, 5) | 0x36, 3)], "pages 3 and 4: block 0 to 7");
         assert!(proof.covers(&change(0x4000, 0x1000, true, true)));
+        let (_, executed) = ask(None, &change(0x1b000, 0x2000, true, false));
+        assert_eq!(executed, [(tags(7, 3) | 0x36, 0x18003)], "pages 0x1b and 0x1c: block 0x18 to 0x1f");
         assert_eq!(ask(None, &change(0, 1 << 30, false, false)).1, [(tags(7, 3) | 0x36, 18 | 1 << 6)]);
         // Of more than 1 GiB, the whole PASID.
         assert_eq!(ask(None, &change(0, (1 << 30) + 0x1000, false, false)).1, [(tags(7, 3) | 0x26, 0)]);
