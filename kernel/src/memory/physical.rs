@@ -33,6 +33,31 @@ pub fn write_u64(address: HostPhys, value: u64) {
     unsafe { &*atomic(address) }.store(value, Ordering::Release);
 }
 
+/// Replaces 16 bytes at a multiple of 16 by one store that hardware sees whole, if they are `old` (low half first); says
+/// whether. Every processor with VMX or SVM and long mode has the instruction (CMPXCHG16B).
+#[expect(unsafe_code, reason = "the physical map")]
+pub fn exchange_u128(address: HostPhys, old: [u64; 2], new: [u64; 2]) -> bool {
+    let place = virtual_address(HostPhys::new(address.as_u64() & !15));
+    let done: u8;
+    // SAFETY: as for `read_u64`. The compiler keeps RBX for itself, so it is exchanged and put back.
+    unsafe {
+        core::arch::asm!(
+            "xchg rbx, {low}",
+            "lock cmpxchg16b [{place}]",
+            "setz {done}",
+            "mov rbx, {low}",
+            place = in(reg) place,
+            low = inout(reg) new[0] => _,
+            in("rcx") new[1],
+            inout("rax") old[0] => _,
+            inout("rdx") old[1] => _,
+            done = out(reg_byte) done,
+            options(nostack),
+        );
+    }
+    done != 0
+}
+
 /// Zeroes whole frames.
 #[expect(unsafe_code, reason = "the physical map")]
 pub fn zero(start: HostPhys, frames: usize) {

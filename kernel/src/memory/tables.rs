@@ -54,6 +54,10 @@ impl DmaMemory for Tables {
         physical::write_u64(address, value);
     }
 
+    fn exchange_u128(&mut self, address: HostPhys, old: [u64; 2], new: [u64; 2]) -> bool {
+        physical::exchange_u128(address, old, new)
+    }
+
     fn write_back(&mut self, address: HostPhys, bytes: u64) {
         physical::write_back(address, bytes);
     }
