@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
@@ -45,6 +46,37 @@ pub struct Qemu {
     child: Child,
     command: String,
     folder: tempfile::TempDir,
+    /// Dropped last, when the folder is gone.
+    _running: Running,
+}
+
+/// How many QEMUs of this process have not ended, or still have their folders.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// One of them.
+#[derive(Debug)]
+struct Running;
+
+impl Running {
+    fn new() -> Self {
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until no QEMU of this process is left, but not for ever: one that a thread keeps to itself ends with the thread,
+/// and a process may end before its threads have.
+pub fn wait_for_all_to_end() {
+    let start = Instant::now();
+    while RUNNING.load(Ordering::SeqCst) != 0 && start.elapsed() < START_TIMEOUT {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 impl Qemu {
@@ -79,6 +111,7 @@ impl Qemu {
             child,
             command: line,
             folder,
+            _running: Running::new(),
         })
     }
 

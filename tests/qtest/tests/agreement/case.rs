@@ -188,3 +188,8 @@ thread_local! {
     /// The machine of the last case that passed on this thread.
     static LAST: Cell<Option<(PathBuf, Options, Machine)>> = const { Cell::new(None) };
 }
+
+/// Ends the machine that this thread has kept.
+pub fn end_machine() {
+    drop(LAST.take());
+}

@@ -27,7 +27,10 @@ fn main() {
             Err(why) => println!("SKIPPED: qtest: {why}"),
         }
     }
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    case::end_machine();
+    qtest::qemu::wait_for_all_to_end();
+    conclusion.exit();
 }
 
 fn cases() -> impl Iterator<Item = Case> {
