@@ -8,10 +8,10 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
@@ -143,12 +143,19 @@ def watch(machine, command, limit, keep, number, environment=None):
     return run
 
 
+def inner(qemu):
+    """The QEMU that the peer has inside: the same, or the system's where that is a script, which does not run there."""
+    path = shutil.which(qemu)
+    with open(path, "rb") if path else open(os.devnull, "rb") as file:
+        return qemu if file.read(4) == b"\x7fELF" else "qemu-system-x86_64"
+
+
 class Machines:
     """How each machine is started."""
 
     def __init__(self, arguments, url):
         self.arguments = arguments
-        folder = checked(["guests/linux/build.sh", "--suite", arguments.suite, "--peer", "--qemu", arguments.qemu],
+        folder = checked(["guests/linux/build.sh", "--suite", arguments.suite, "--peer", "--qemu", inner(arguments.qemu)],
                          "a Linux guest").strip()
         self.folder = pathlib.Path(folder)
         self.words = f"postern.pings={PINGS} postern.url={url}"
