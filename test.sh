@@ -123,6 +123,8 @@ if [ -n "$machine" ]; then
     fi
     # VMX without VMX hardware: on Bochs, and with VT-d on QEMU on KVM in a Linux in Bochs.
     machines tests/bochs_machine.py
+    # Linux as a guest, on each of these.
+    machines tests/linux_machine.py --qemu "QEMU $version=qemu-system-x86_64" ${newer:+--qemu "$label=$newer"}
 fi
 
 for name in "${skipped[@]}"; do echo "skipped: $name"; done

@@ -24,14 +24,14 @@ LIMIT = {"tcg": 300, "nested": 1500}
 MACHINES = ("postern", "peer", "direct")
 MISSING = 3
 
-#: The figures: name, what it is, its unit, and whether more is better.
+#: The figures: name, what it is, its unit, and whether more is better; None where neither is.
 FIGURES = {
     "shell": ("power-on to the guest's first process", "s", False),
     "dhcp": ("power-on to a DHCP lease", "s", False),
     "ping": ("ping, mean", "ms", False),
     "http": ("16 MiB by HTTP", "MiB/s", True),
     "exits": ("VM exits in the guest's whole life", "", False),
-    "injections": ("interrupts delivered to the guest", "", False),
+    "injections": ("interrupts delivered to the guest", "", None),
 }
 
 
@@ -230,8 +230,8 @@ def svg(results):
         values = {machine: value for machine, value in values.items() if value is not None}
         if not values:
             continue
-        direction = "more is better" if more else "less is better"
-        rows.append(f'<text x="20" y="{y}" class="what">{what} <tspan class="note">({direction})</tspan></text>')
+        direction = {True: "(more is better)", False: "(less is better)", None: ""}[more]
+        rows.append(f'<text x="20" y="{y}" class="what">{what} <tspan class="note">{direction}</tspan></text>')
         longest = max(values.values()) or 1
         for machine, value in values.items():
             y += 20

@@ -51,8 +51,16 @@ impl ParavirtualEoi {
     }
 
     /// The first thing after an exit: does what the guest has done meanwhile.
+    #[inline(always)]
     pub fn after_exit(&mut self, apic: &mut LocalApic, memory: &impl GuestMemoryAccess) {
-        if self.offered && memory.read_u32(self.word()).is_ok_and(|word| word & 1 == 0) {
+        // The look alone is what happens at almost every exit.
+        if self.offered {
+            self.look(apic, memory);
+        }
+    }
+
+    fn look(&mut self, apic: &mut LocalApic, memory: &impl GuestMemoryAccess) {
+        if memory.read_u32(self.word()).is_ok_and(|word| word & 1 == 0) {
             self.offered = false;
             // An edge: nobody else waits for its end.
             let _ = apic.end_of_interrupt();
@@ -60,10 +68,14 @@ impl ParavirtualEoi {
     }
 
     /// The last thing before an entry: sets or clears the bit.
+    #[inline(always)]
     pub fn before_entry(&mut self, apic: &LocalApic, memory: &mut impl GuestMemoryAccess) {
-        if self.register & ENABLE == 0 {
-            return;
+        if self.register & ENABLE != 0 {
+            self.update(apic, memory);
         }
+    }
+
+    fn update(&mut self, apic: &LocalApic, memory: &mut impl GuestMemoryAccess) {
         let offer = apic.can_end_silently();
         // The word was memory when it was named, and still is.
         if offer != self.offered && memory.write(self.word(), &u32::from(offer).to_le_bytes()).is_ok() {

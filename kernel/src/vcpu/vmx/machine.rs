@@ -207,6 +207,11 @@ impl Machine {
 
 impl Processor for Machine {
     fn read(&self, encoding: u32) -> u64 {
+        self.read_at_exit(encoding)
+    }
+
+    #[inline(always)]
+    fn read_at_exit(&self, encoding: u32) -> u64 {
         self.make_current();
         let value: u64;
         let failed: u8;

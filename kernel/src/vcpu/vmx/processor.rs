@@ -26,6 +26,11 @@ pub trait Processor {
     /// VMREAD.
     fn read(&self, encoding: u32) -> u64;
 
+    /// As [`Self::read`], where it happens at every exit.
+    fn read_at_exit(&self, encoding: u32) -> u64 {
+        self.read(encoding)
+    }
+
     /// VMWRITE.
     fn write(&mut self, encoding: u32, value: u64);
 
@@ -52,6 +57,12 @@ pub trait Processor {
     /// The value of `field`.
     fn get<W: Width, A: Writability>(&self, field: Field<W, A>) -> W::Value {
         W::truncate(self.read(field.encoding()))
+    }
+
+    /// The value of `field`, where it is asked at every exit.
+    #[inline(always)]
+    fn get_at_exit<W: Width, A: Writability>(&self, field: Field<W, A>) -> W::Value {
+        W::truncate(self.read_at_exit(field.encoding()))
     }
 
     /// Sets `field`.

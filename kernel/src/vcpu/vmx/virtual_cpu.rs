@@ -232,7 +232,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
     }
 
     fn clear_interruptibility(&mut self, bits: u32) {
-        let state = self.vmcs.get(GUEST_INTERRUPTIBILITY);
+        let state = self.vmcs.get_at_exit(GUEST_INTERRUPTIBILITY);
         if state & bits != 0 {
             self.vmcs.set(GUEST_INTERRUPTIBILITY, state & !bits);
         }
@@ -260,19 +260,19 @@ impl<P: Processor> VmxVirtualCpu<P> {
         }
         let entered = self.vmcs.enter(&mut self.registers, &mut self.cr2);
         let reason = match entered {
-            Ok(()) => ExitReason(self.vmcs.get(EXIT_REASON)),
+            Ok(()) => ExitReason(self.vmcs.get_at_exit(EXIT_REASON)),
             Err(error) => return Err(self.refused(injected, error)),
         };
         if reason.is_entry_failure() {
             return Err(self.not_loaded(injected, reason));
         }
         self.flush = false;
-        self.written_rsp = self.vmcs.get(GUEST_RSP);
+        self.written_rsp = self.vmcs.get_at_exit(GUEST_RSP);
         self.registers.rsp = self.written_rsp;
         self.take_interrupted(reason);
         self.next_rip = if decode::has_instruction_length(reason) {
-            let length = self.vmcs.get(EXIT_INSTRUCTION_LENGTH);
-            Some(self.vmcs.get(GUEST_RIP).wrapping_add(length.into()))
+            let length = self.vmcs.get_at_exit(EXIT_INSTRUCTION_LENGTH);
+            Some(self.vmcs.get_at_exit(GUEST_RIP).wrapping_add(length.into()))
         } else {
             None
         };
@@ -315,7 +315,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
     /// Keeps the event whose delivery the exit interrupted, and the blocking of NMIs as it was before (SDM vol. 3,
     /// 28.2.3 and 28.2.4).
     fn take_interrupted(&mut self, reason: ExitReason) {
-        let information = self.vmcs.get(IDT_VECTORING_INFORMATION);
+        let information = self.vmcs.get_at_exit(IDT_VECTORING_INFORMATION);
         if information & interruption::VALID != 0 {
             let error_code = self.vmcs.get(IDT_VECTORING_ERROR_CODE);
             let length = self.vmcs.get(EXIT_INSTRUCTION_LENGTH);

@@ -91,8 +91,11 @@ impl VirtualApic {
     }
 
     /// Accepts what was posted. With interrupts disabled until the guest runs; see [`notification::collect`].
+    #[inline(always)]
     pub fn collect(&mut self, apic: &mut LocalApic, mailbox: &impl Steps) {
-        if let Some(requests) = notification::collect(mailbox) {
+        if mailbox.is_outstanding()
+            && let Some(requests) = notification::collect(mailbox)
+        {
             apic.accept(requests);
         }
     }

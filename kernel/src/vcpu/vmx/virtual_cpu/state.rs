@@ -103,7 +103,7 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         let rip = if passes && self.mode() != Mode::Long { rip & 0xffff_ffff } else { rip };
         self.vmcs.set(GUEST_RIP, rip);
         self.clear_interruptibility(SHADOW);
-        let flags = self.vmcs.get(GUEST_RFLAGS);
+        let flags = self.vmcs.get_at_exit(GUEST_RFLAGS);
         if flags & RFLAGS_RESUME != 0 {
             self.vmcs.set(GUEST_RFLAGS, flags & !RFLAGS_RESUME);
         }
