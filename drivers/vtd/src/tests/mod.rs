@@ -15,3 +15,4 @@ mod registers;
 mod scalable;
 mod tables;
 mod takeover;
+mod unit;
