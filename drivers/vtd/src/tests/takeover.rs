@@ -1,7 +1,7 @@
 use super::fake::{CAP, CONFIGURATION, ECAP, Event, Fake};
 use super::std::vec::Vec;
 use crate::spec::registers::Global;
-use crate::{Configuration, DestinationMode, Error, Handover, Platform, ProtectedMemory};
+use crate::{Configuration, DestinationMode, Error, Handover, Pasid, Platform, ProtectedMemory};
 use addr::HostPhys;
 
 /// CAP with PLMR and PHMR.
@@ -79,6 +79,23 @@ fn another_mode_is_refused_while_the_old_one_is_in_force() {
         // And once the driver's own is in force, neither.
         assert!(unit.translation_enabled());
     }
+}
+
+#[test]
+fn tables_of_scalable_mode_take_the_place_of_others_of_that_mode() {
+    // SMTS and PASID, as far as the mode needs them.
+    let fake = Fake::with(CAP, ECAP | 1 << 40 | 19 << 35 | 1 << 43 | 1 << 46);
+    fake.inner(|inner| {
+        inner.gsts = ALL_ON;
+        inner.others.insert(0xb8, 0x77_0807);
+        inner.others.insert(0x20, 0x66_0400);
+    });
+    let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+    unit.use_scalable_mode(Pasid::ZERO).unwrap();
+    unit.bring_up(&mut memory, &Configuration { handover: Handover::TakeOver, ..CONFIGURATION }).unwrap();
+    let root = fake.inner(|inner| inner.others[&0x20]);
+    assert_eq!(root & 0xfff, 0x400);
+    assert_ne!(root, 0x66_0400);
 }
 
 #[test]
