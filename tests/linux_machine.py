@@ -31,6 +31,8 @@ def run(name, *options):
     wrong = {key: report.get(key) for key, value in wanted.items() if report.get(key) != value}
     if "engine" in name and report.get("engine") != "vmx":
         wrong["engine"] = report.get("engine")
+    if not re.search(r"^\[linux\] linux: .* 20[2-9]\d-\d\d-\d\dT", done.stdout, re.M):
+        wrong["date"] = "not of this century's"
     if int(report.get("device_interrupts", 0)) < 20:
         wrong["device_interrupts"] = report.get("device_interrupts")
     if done.returncode or wrong or complaint:

@@ -5,6 +5,7 @@ use crate::console::serial;
 use crate::cpu::interrupts::Source;
 use crate::cpu::serving::{self, Served};
 use crate::cpu::{interrupts, local_apic};
+use crate::machine::calendar;
 use crate::machine::config_space::MachineConfigSpace;
 use crate::machine::device_memory::DeviceMemory;
 use crate::machine::ports;
@@ -250,6 +251,8 @@ impl<E: Engine> Life<E> {
     /// Runs the guest until it ends, and reports. Returns whether the run passed.
     pub fn run(&mut self) -> bool {
         self.guest.platform.clock.start = time::ticks();
+        // Where nobody knows the time, it begins in 1970.
+        self.guest.platform.clock.wall_seconds = calendar::read_seconds().unwrap_or(0);
         let tsc_khz = u32::try_from(time::frequency_khz()).unwrap_or(u32::MAX);
         if let (Some(mailbox), Some(here)) = (interrupts::mailbox(self.guest.number), local_apic::processor()) {
             mailbox.enter(&interrupts::NOTIFICATIONS, here);

@@ -1,5 +1,6 @@
 //! The machine around the processor: what its firmware says, its configuration space, its clocks, and its end.
 
+pub mod calendar;
 pub mod calibration;
 pub mod config_space;
 pub mod device_memory;
