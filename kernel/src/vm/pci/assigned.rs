@@ -142,16 +142,28 @@ impl AssignedFunction {
     pub fn quarantine<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
         self.command.quarantined = true;
         config.write16(self.host, COMMAND, self.command.real());
-        self.stop_messages(config, effects);
+        if let Some(msix) = &self.msix {
+            // Masked whole and not switched off: a function without MSI-X may go back to INTx, and a model of one may not
+            // expect it in the midst of its work (QEMU's e1000e ends QEMU).
+            msix.capability.set_control(config, self.host, msix.table.enabled(), true);
+        }
+        self.stop_guest_messages(config, effects);
     }
 
     /// Stops MSI and MSI-X, the real ones first.
     fn stop_messages<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
+        if let Some(msix) = &self.msix {
+            msix.capability.set_control(config, self.host, false, false);
+        }
+        self.stop_guest_messages(config, effects);
+    }
+
+    /// Stops MSI, and what the guest has set of MSI-X; the real MSI-X is as it was.
+    fn stop_guest_messages<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
         if let Some(msi) = &mut self.msi {
             msi.switch_off(config, self.host);
         }
         if let Some(msix) = &mut self.msix {
-            msix.capability.set_control(config, self.host, false, false);
             msix.table.set_control(false, false, &mut in_function(self.host, effects));
         }
     }

@@ -281,13 +281,14 @@ fn quarantine_is_for_good() {
         true
     });
     assert_eq!(kinds, [PciEffectKind::Msix(MsixEffect::Mask { entry: 0 })]);
-    assert_eq!((nic.command() & 4, nic.bytes[0xA3] & 0x80), (0, 0));
+    assert_eq!((nic.command() & 4, nic.bytes[0xA3] & 0xC0), (0, 0xC0), "on, and masked whole");
+    assert_eq!(function.read(&nic, 0xA2, Width::Word) & 0xC000, 0, "off, as the guest sees it");
     write(&mut nic, &mut function, 0x04, Width::Word, 0x0002);
     let kinds = write(&mut nic, &mut function, 0x04, Width::Word, 0x0006);
     assert!(matches!(kinds[..], [PciEffectKind::Refused(Refusal::Quarantined { .. })]));
     let kinds = write(&mut nic, &mut function, 0xA2, Width::Word, 0x8000);
     assert!(matches!(kinds[..], [PciEffectKind::Refused(Refusal::Quarantined { .. })]));
-    assert_eq!((nic.command() & 4, nic.bytes[0xA3] & 0x80), (0, 0));
+    assert_eq!((nic.command() & 4, nic.bytes[0xA3] & 0xC0), (0, 0xC0));
 }
 
 #[test]
