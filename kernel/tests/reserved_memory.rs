@@ -13,8 +13,8 @@ use support::{Board, NIC, OTHER, SETTINGS};
 
 /// The unit's registers' address in the tables here.
 const UNIT: u64 = 0xfed9_0000;
-/// The memory that the map calls reserved.
-const RESERVED: std::ops::Range<u64> = 0x300_0000..0x380_0000;
+/// The memory that the map calls reserved: firmware's own, and where the machine's registers are.
+const RESERVED: [std::ops::Range<u64>; 2] = [0x300_0000..0x380_0000, 0xfed0_0000..0xff00_0000];
 
 /// A DMAR table with one unit for all devices, and reserved regions `(first byte, last byte, device)`.
 fn table(regions: &[(u64, u64, Bdf)]) -> Vec<u8> {
@@ -49,7 +49,7 @@ fn up(configuration: Configuration, regions: &[(u64, u64, Bdf)]) -> (Board, Vec<
     unit.mask_and_clear_faults().unwrap();
     unit.enable_queue(memory).unwrap();
     unit.create_root_table(memory).unwrap();
-    let is_firmwares = |frame: HostPhys| RESERVED.contains(&frame.as_u64());
+    let is_firmwares = |frame: HostPhys| RESERVED.iter().any(|range| range.contains(&frame.as_u64()));
     let mut next_domain = 1;
     let base = HostPhys::new(UNIT);
     let mapped = reserved_memory::map_all(unit, memory, base, &dmar, &Bridges(&[]), is_firmwares, &mut next_domain);
@@ -89,6 +89,11 @@ fn a_table_that_lies_opens_nothing() {
         (0x2ff_f000, 0x300_0fff),
         (0x37f_f000, 0x380_0fff),
         (0, u64::MAX - 0xfff - 1),
+        // A unit's registers, with which the device could switch it off, and the addresses of interrupts.
+        (UNIT, UNIT),
+        (UNIT - 0x1000, UNIT + 0x1000),
+        (0xfee0_0000, 0xfee0_0000),
+        (0xfedf_f000, 0xfee0_0000),
     ];
     for (base, limit) in lies {
         let (board, mapped) = up(Configuration::default(), &[(base, limit | 0xfff, NIC)]);

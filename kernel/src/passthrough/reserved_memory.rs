@@ -3,14 +3,14 @@
 //! firmware does behind the scenes: legacy USB, graphics, management engines.
 //!
 //! The table is firmware's word, and a wrong one could open the hypervisor to a device. So a region is mapped only
-//! where the memory map says that it is firmware's own.
+//! where the memory map says that it is firmware's own, and where no unit's registers and no interrupts are.
 
 use crate::passthrough::selection::Bridges;
 use addr::{DomainId, HostPhys, Iova, PAGE_SIZE, PciAddress};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use dmar::{Dmar, Rmrr, ScopeType};
+use dmar::{Dmar, Finding, Rmrr, ScopeType};
 use paging::{NeverLoaded, PageTable, Permissions, SecondStage, SecondStageAttributes};
 use vtd::{Clock, DmaMemory, Registers, Unit};
 
@@ -35,6 +35,11 @@ pub fn map_all<R: Registers, C: Clock, M: DmaMemory>(
             continue;
         }
         let regions = dmar.reserved_regions(device, bridges).filter_map(|region| match region {
+            Ok(region) if is_dangerous(dmar, &region) => {
+                let (base, limit) = (region.base, region.limit);
+                log::error!("device {device}: {base} to {limit} holds registers of a unit or interrupts; not mapped");
+                None
+            }
             Ok(region) => Some(region),
             Err(error) => {
                 log::error!("device {device}: reserved memory that cannot be read: {error}");
@@ -52,6 +57,15 @@ pub fn map_all<R: Registers, C: Clock, M: DmaMemory>(
         }
     }
     mapped
+}
+
+/// Whether a device that has the region could switch a unit off or forge interrupts. The memory map does not tell:
+/// where the machine's registers are is reserved there too.
+fn is_dangerous(dmar: &Dmar<'_>, rmrr: &Rmrr<'_>) -> bool {
+    dmar.findings().any(|finding| match finding {
+        Finding::RegionCoversUnit { region, .. } | Finding::RegionInInterruptRange { region } => region == rmrr.offset,
+        _ => false,
+    })
 }
 
 /// The functions that RMRR structures name, each once.
