@@ -263,8 +263,9 @@ impl<E: Engine> Life<E> {
             serving::set(Served::Guest(self.guest.number));
             let exit = self.guest.vcpu.run();
             let guest = &mut self.guest;
+            // What was delivered comes before what has ended.
+            guest.virtual_apic.after_exit(&mut guest.platform.apic, &mut guest.vcpu);
             guest.platform.after_exit();
-            guest.virtual_apic.after_exit(&mut guest.platform.apic, &guest.vcpu);
             let mut services = Services { config: &mut self.config, host: &mut self.machine };
             let next = exits::serve(
                 exit,
@@ -368,7 +369,7 @@ impl<E: Engine> Life<E> {
         if let Some(mailbox) = interrupts::mailbox(guest.number) {
             guest.virtual_apic.before_entry(&mut guest.platform.apic, mailbox, &mut guest.vcpu, now);
         }
-        guest.platform.before_entry();
+        guest.platform.before_entry(guest.virtual_apic.offered());
         self.set_alarm(now);
     }
 

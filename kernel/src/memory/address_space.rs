@@ -8,9 +8,10 @@ use crate::memory::image::{self, Section};
 use crate::memory::layout::{DEVICES, DEVICES_BYTES, PHYSICAL_MAP, STACKS};
 use crate::memory::{frames, physical};
 use addr::{HostPhys, PAGE_SIZE};
+use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
-use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Efer, EferFlags};
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr3Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::structures::paging::mapper::MapToError;
 use x86_64::structures::paging::{
     FrameAllocator, Mapper, OffsetPageTable, Page, PageSize, PageTable, PageTableFlags as Flags, PhysFrame, Size2MiB,
@@ -119,12 +120,30 @@ pub fn build(memory: impl Iterator<Item = (HostPhys, HostPhys)>) -> Result<(), M
         map_memory(&mut new, start, end, constant)?;
     }
     // SAFETY: the new tables map the image where it is, so execution goes on; write protection makes constant pages
-    // constant for the hypervisor too.
+    // constant for the hypervisor too. No page of theirs is a user page, so that what CR4 forbids is never done; and
+    // they are the only tables from here on, so that global pages stay what they are.
     unsafe {
         Cr3::write(root, Cr3Flags::empty());
         Cr0::update(|flags| flags.insert(Cr0Flags::WRITE_PROTECT));
+        Cr4::update(|flags| flags.insert(paging_features()));
     }
     Ok(())
+}
+
+/// What this processor has of global pages, and of the protection against execution of and access to user pages. A
+/// kernel as a guest has the same set; where they differ, QEMU's TCG flushes once more at every entry and every exit.
+fn paging_features() -> Cr4Flags {
+    let features = __cpuid(1).edx;
+    let structured = if __cpuid(0).eax < 7 { 0 } else { __cpuid_count(7, 0).ebx };
+    [
+        (features >> 3, Cr4Flags::PAGE_SIZE_EXTENSION),
+        (features >> 13, Cr4Flags::PAGE_GLOBAL),
+        (structured >> 7, Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION),
+        (structured >> 20, Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION),
+    ]
+    .into_iter()
+    .filter_map(|(bit, flag)| (bit & 1 != 0).then_some(flag))
+    .collect()
 }
 
 /// Maps one range of memory in the physical map; what is mapped already stays.

@@ -149,6 +149,21 @@ pub trait VirtualCpu {
     /// Takes the pending event back: whoever does must deliver it in another way, or it is lost.
     fn take_pending_event(&mut self) -> Option<Event>;
 
+    /// Offers a maskable interrupt to a guest that cannot take one yet: the processor delivers it during the next
+    /// [`run`](Self::run), as soon as the guest can take it and its CR8 lets it through, without an exit. The offer ends
+    /// with that run, and [`took_offer`](Self::took_offer) says what became of it. `false` if the processor has no way to
+    /// do so: then there is the [interrupt window](Self::request_interrupt_window).
+    fn offer_interrupt(&mut self, vector: Vector) -> bool {
+        let _ = vector;
+        false
+    }
+
+    /// Ends the offer. Whether the guest has taken it: it is in service then, even if its delivery was interrupted and is
+    /// completed by the next entry.
+    fn took_offer(&mut self) -> bool {
+        false
+    }
+
     /// With `true`, the next [`run`](Self::run) ends with [`Exit::InterruptWindow`] as soon as the guest can take an
     /// interrupt. The request holds until then, or until `false`.
     fn request_interrupt_window(&mut self, wanted: bool);

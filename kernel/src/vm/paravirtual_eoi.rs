@@ -7,7 +7,7 @@
 
 use crate::vm::local_apic::{GeneralProtection, LocalApic};
 use crate::vm::memory::GuestMemoryAccess;
-use addr::GuestPhys;
+use addr::{GuestPhys, Vector};
 
 /// KVM_FEATURE_PV_EOI, a bit of the features' leaf.
 pub const FEATURE: u32 = 1 << 6;
@@ -50,7 +50,8 @@ impl ParavirtualEoi {
         Ok(())
     }
 
-    /// The first thing after an exit: does what the guest has done meanwhile.
+    /// Does what the guest has done meanwhile: after an exit, and after what the processor delivered by itself is in
+    /// service.
     #[inline(always)]
     pub fn after_exit(&mut self, apic: &mut LocalApic, memory: &impl GuestMemoryAccess) {
         // The look alone is what happens at almost every exit.
@@ -67,16 +68,17 @@ impl ParavirtualEoi {
         }
     }
 
-    /// The last thing before an entry: sets or clears the bit.
+    /// The last thing before an entry: sets or clears the bit. `offered` is the interrupt that the processor may deliver
+    /// by itself, see [`LocalApic::can_end_silently`].
     #[inline(always)]
-    pub fn before_entry(&mut self, apic: &LocalApic, memory: &mut impl GuestMemoryAccess) {
+    pub fn before_entry(&mut self, apic: &LocalApic, offered: Option<Vector>, memory: &mut impl GuestMemoryAccess) {
         if self.register & ENABLE != 0 {
-            self.update(apic, memory);
+            self.update(apic, offered, memory);
         }
     }
 
-    fn update(&mut self, apic: &LocalApic, memory: &mut impl GuestMemoryAccess) {
-        let offer = apic.can_end_silently();
+    fn update(&mut self, apic: &LocalApic, offered: Option<Vector>, memory: &mut impl GuestMemoryAccess) {
+        let offer = apic.can_end_silently(offered);
         // The word was memory when it was named, and still is.
         if offer != self.offered && memory.write(self.word(), &u32::from(offer).to_le_bytes()).is_ok() {
             self.offered = offer;
@@ -91,7 +93,7 @@ impl ParavirtualEoi {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use addr::{ApicId, Vector};
+    use addr::ApicId;
     use alloc::vec;
     use alloc::vec::Vec;
 
@@ -109,11 +111,11 @@ mod tests {
     #[test]
     fn an_interrupt_ends_by_the_word() {
         let (mut eoi, mut apic, mut memory) = ready();
-        eoi.before_entry(&apic, &mut memory);
+        eoi.before_entry(&apic, None, &mut memory);
         assert_eq!(memory[WORD], 0, "nothing is in service");
         apic.accept_edge(Vector(0x41));
         apic.acknowledge();
-        eoi.before_entry(&apic, &mut memory);
+        eoi.before_entry(&apic, None, &mut memory);
         assert_eq!(memory[WORD], 1);
         eoi.after_exit(&mut apic, &memory);
         assert_eq!(apic.ppr(), 0x40, "the guest is not done");
@@ -132,9 +134,9 @@ mod tests {
         let (mut eoi, mut apic, mut memory) = ready();
         apic.accept_edge(Vector(0x41));
         apic.acknowledge();
-        eoi.before_entry(&apic, &mut memory);
+        eoi.before_entry(&apic, None, &mut memory);
         apic.accept_edge(Vector(0x31));
-        eoi.before_entry(&apic, &mut memory);
+        eoi.before_entry(&apic, None, &mut memory);
         assert_eq!(memory[WORD], 0, "another is to be delivered then");
         eoi.after_exit(&mut apic, &memory);
         assert_eq!(apic.ppr(), 0x40, "the bit was taken back and not cleared by the guest");
@@ -143,7 +145,43 @@ mod tests {
         apic.end_of_interrupt();
         apic.accept_level(Vector(0x51));
         apic.acknowledge();
-        eoi.before_entry(&apic, &mut memory);
+        eoi.before_entry(&apic, None, &mut memory);
+        assert_eq!(memory[WORD], 0, "the I/O APIC waits for it");
+    }
+
+    #[test]
+    fn what_the_processor_may_deliver_by_itself_can_end_silently_if_it_is_alone() {
+        let (mut eoi, mut apic, mut memory) = ready();
+        let offered = Some(Vector(0x41));
+        apic.accept_edge(Vector(0x41));
+        eoi.before_entry(&apic, offered, &mut memory);
+        assert_eq!(memory[WORD], 1);
+        // The guest has cleared it although nothing was delivered: nothing ends.
+        memory[WORD] = 0;
+        eoi.after_exit(&mut apic, &memory);
+        assert_eq!(apic.pending(), offered);
+        eoi.before_entry(&apic, offered, &mut memory);
+        assert_eq!(memory[WORD], 1);
+        apic.acknowledge();
+        memory[WORD] = 0;
+        eoi.after_exit(&mut apic, &memory);
+        assert_eq!(apic.ppr(), 0, "delivered and ended");
+
+        apic.accept_edge(Vector(0x41));
+        apic.accept_edge(Vector(0x31));
+        eoi.before_entry(&apic, offered, &mut memory);
+        assert_eq!(memory[WORD], 0, "another waits for its end");
+        apic.acknowledge();
+        apic.end_of_interrupt();
+        apic.acknowledge();
+        apic.accept_edge(Vector(0x41));
+        eoi.before_entry(&apic, offered, &mut memory);
+        assert_eq!(memory[WORD], 0, "which of the two would end?");
+        apic.acknowledge();
+        apic.end_of_interrupt();
+        apic.end_of_interrupt();
+        apic.accept_level(Vector(0x41));
+        eoi.before_entry(&apic, offered, &mut memory);
         assert_eq!(memory[WORD], 0, "the I/O APIC waits for it");
     }
 
@@ -157,7 +195,7 @@ mod tests {
         assert_eq!(eoi.write(0, &mut memory), Ok(()));
         apic.accept_edge(Vector(0x41));
         apic.acknowledge();
-        eoi.before_entry(&apic, &mut memory);
+        eoi.before_entry(&apic, None, &mut memory);
         assert_eq!(memory[WORD], 0);
     }
 }

@@ -259,14 +259,14 @@ impl<M: GuestMemoryAccess> Platform<M> {
         }
     }
 
-    /// The last thing before the guest runs.
-    pub fn before_entry(&mut self) {
+    /// The last thing before the guest runs. `offered` is the interrupt that the processor may deliver by itself.
+    pub fn before_entry(&mut self, offered: Option<Vector>) {
         if let Some(eoi) = &mut self.paravirtual_eoi {
-            eoi.before_entry(&self.apic, &mut self.memory);
+            eoi.before_entry(&self.apic, offered, &mut self.memory);
         }
     }
 
-    /// The first thing after it ran.
+    /// After it ran, and after what the processor delivered by itself is in service.
     pub fn after_exit(&mut self) {
         if let Some(eoi) = &mut self.paravirtual_eoi {
             eoi.after_exit(&mut self.apic, &self.memory);

@@ -45,6 +45,10 @@ pub struct SvmVirtualCpu<W = Machine> {
     pending: Option<Event>,
     /// The maskable interrupt that the guest takes as soon as it can, which may be in the handler of `pending`.
     interrupt: Option<Vector>,
+    /// The maskable interrupt that the guest takes if it can before the run ends.
+    offer: Option<Vector>,
+    /// It was taken.
+    offer_taken: bool,
     /// A non-maskable interrupt waits.
     nmi_waiting: bool,
     /// One was delivered, and no IRET has been executed since.
@@ -93,6 +97,8 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             registers: Registers::default(),
             pending: None,
             interrupt: None,
+            offer: None,
+            offer_taken: false,
             nmi_waiting: false,
             nmi_blocked: false,
             window_wanted: false,
@@ -149,12 +155,20 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
             self.pending = injected;
         } else {
             self.flush = false;
-            if virtual_interrupt.was_taken(control) {
+            let mut taken = virtual_interrupt.was_taken(control);
+            if taken {
                 self.interrupt = None;
             }
             match injection::interrupted(control.exit_interrupt_info, injected) {
-                Some(Event::Interrupt(vector)) => self.interrupt = Some(vector),
+                Some(Event::Interrupt(vector)) => {
+                    // QEMU's TCG clears V_IRQ only at the end of a delivery.
+                    taken = true;
+                    self.interrupt = Some(vector);
+                }
                 event => self.pending = event,
+            }
+            if taken && matches!(virtual_interrupt, VirtualInterrupt::Offer(_)) {
+                (self.offer, self.offer_taken) = (None, true);
             }
             self.nmi_blocked |= injected == Some(Event::Nmi) && self.pending != injected;
         }
@@ -204,7 +218,7 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
                 return self.step_out_of_shadow().unwrap_or(Exit::InterruptWindow);
             }
             // The shadow that kept an interrupt waiting is over: the next entry delivers it.
-            let interrupt_can_go = exit_code == exit_code::VINTR && self.interrupt.is_some();
+            let interrupt_can_go = exit_code == exit_code::VINTR && self.interrupt.or(self.offer).is_some();
             if shadow::was_ignored(&self.vmcb, &entry) {
                 if let Some(exit) = self.step_out_of_shadow() {
                     return exit;

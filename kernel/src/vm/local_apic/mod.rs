@@ -233,10 +233,17 @@ impl LocalApic {
     }
 
     /// Whether the interrupt in service can end without anybody's knowing at once: it was an edge, and nothing is
-    /// requested that could be delivered then.
-    pub fn can_end_silently(&self) -> bool {
-        let in_service = self.registers.highest(ISR).filter(|vector| !self.registers.contains(TMR, *vector));
-        in_service.is_some() && self.registers.highest(IRR).is_none()
+    /// requested that could be delivered then. `offered` is one that is requested still, and that the processor may put
+    /// into service by itself: if nothing else is in service or requested, it is its end that is meant.
+    pub fn can_end_silently(&self, offered: Option<Vector>) -> bool {
+        let ends = match offered {
+            None => self.registers.highest(ISR).filter(|_| self.registers.highest(IRR).is_none()),
+            Some(vector) => {
+                let alone = self.registers.is_only(IRR, vector) && self.registers.highest(ISR).is_none();
+                alone.then_some(vector)
+            }
+        };
+        ends.is_some_and(|vector| !self.registers.contains(TMR, vector))
     }
 
     /// The task priority register: class in bits 7:4.

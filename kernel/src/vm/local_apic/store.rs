@@ -90,6 +90,12 @@ impl Store {
         }
     }
 
+    /// Whether a vector is in the set at `base`, and no other is.
+    pub fn is_only(&self, base: u16, vector: Vector) -> bool {
+        let (place, bit) = place(base, vector);
+        (0..8).map(|index| base + index * 16).all(|offset| self.read(offset) == if offset == place { bit } else { 0 })
+    }
+
     /// The set at `base`: vector 64 n + b is bit b of word n.
     pub fn words(&self, base: u16) -> [u64; 4] {
         core::array::from_fn(|word| {
@@ -133,6 +139,13 @@ mod tests {
                 store.insert(0x200, vector);
                 assert_eq!(store.highest(0x200), Some(vector));
                 assert!(store.contains(0x200, vector));
+                assert!(store.is_only(0x200, vector));
+                for other in [Vector(vector.0 ^ 1), Vector(vector.0 ^ 0x80)] {
+                    assert!(!store.is_only(0x200, other), "another");
+                    store.insert(0x200, other);
+                    assert!(!store.is_only(0x200, vector), "not alone");
+                    store.remove(0x200, other);
+                }
                 assert_eq!(store.words(0x200)[usize::from(vector.0 / 64)], 1 << (vector.0 % 64));
                 store.remove(0x200, vector);
                 assert_eq!(store.words(0x200), [0; 4]);

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | registers, the only truth | an array | the virtual-APIC page | the virtual-APIC page |
 //! | a posted interrupt, the guest runs | leaves the guest, is collected, injected | leaves the guest, is collected, delivered by the processor | delivered by the processor |
-//! | the guest cannot take it yet | interrupt window | the processor waits | the processor waits |
+//! | the guest cannot take it yet | the processor waits (SVM), or interrupt window | the processor waits | the processor waits |
 //! | EOI, TPR, SELF IPI | exit (TPR as CR8 does not) | no exit in x2APIC mode | no exit in x2APIC mode |
 //! | EOI of a level-triggered interrupt | the same exit | EOI-induced exit | EOI-induced exit |
 //! | priority | computed from TPR and ISR | VPPR, from VTPR and SVI | VPPR, from VTPR and SVI |
@@ -39,6 +39,8 @@ pub struct VirtualApic {
     /// An interrupt is requested and was not injected: whether it can be now depends on more than the registers (software
     /// only).
     waiting: bool,
+    /// What the processor may deliver by itself, and is requested until it is known to have (software only).
+    offered: Option<Vector>,
     /// Interrupts that were injected (software only).
     injected: u64,
 }
@@ -62,6 +64,7 @@ impl VirtualApic {
             processing: false,
             task_priority: 0,
             waiting: false,
+            offered: None,
             injected: 0,
         };
         let apic = match hardware {
@@ -121,11 +124,20 @@ impl VirtualApic {
         }
     }
 
+    /// The interrupt that the processor may deliver by itself during the next run: it is requested until then.
+    pub fn offered(&self) -> Option<Vector> {
+        self.offered
+    }
+
     /// Brings the registers up to date: the first thing after [`VirtualCpu::run`]. Where the processor works on the
-    /// registers themselves, they are; else the guest may have changed CR8 without an exit.
-    pub fn after_exit(&mut self, apic: &mut LocalApic, vcpu: &impl ApicProcessor) {
+    /// registers themselves, they are; else the guest may have taken what was offered, and changed CR8, without an exit.
+    pub fn after_exit(&mut self, apic: &mut LocalApic, vcpu: &mut impl ApicProcessor) {
         if self.way() != ApicWay::Software {
             return;
+        }
+        // First, for the priorities are still those of the offer: what it was for is what is acknowledged.
+        if self.offered.take().is_some() && vcpu.took_offer() && apic.acknowledge().is_some() {
+            self.injected += 1;
         }
         let class = vcpu.task_priority();
         // A write of the class that there is already cannot be told from none: then the low half of the task priority,
@@ -185,16 +197,17 @@ impl VirtualApic {
         if !apic.take_changed() && !self.waiting {
             return;
         }
-        if apic.pending().is_some() && vcpu.can_take_interrupt()
-            // It can take one: that was just asked.
-            && let Some(vector) = apic.acknowledge()
-        {
-            vcpu.inject(vector);
-            self.injected += 1;
+        if let Some(vector) = apic.pending() {
+            if !vcpu.can_take_interrupt() {
+                self.offered = vcpu.offer_interrupt(vector).then_some(vector);
+            } else if apic.acknowledge().is_some() {
+                vcpu.inject(vector);
+                self.injected += 1;
+            }
         }
         let (due, held_back) = (apic.pending().is_some(), apic.is_held_back_by_task_priority());
         self.waiting = due || held_back;
-        vcpu.request_interrupt_window(due);
+        vcpu.request_interrupt_window(due && self.offered.is_none());
         vcpu.request_priority_exit(held_back);
     }
 }
@@ -216,6 +229,10 @@ pub trait ApicProcessor {
     fn can_take_interrupt(&self) -> bool;
     /// Delivers at the next entry; only when it [can take one](Self::can_take_interrupt).
     fn inject(&mut self, vector: Vector);
+    /// See [`VirtualCpu::offer_interrupt`].
+    fn offer_interrupt(&mut self, vector: Vector) -> bool;
+    /// See [`VirtualCpu::took_offer`].
+    fn took_offer(&mut self) -> bool;
     /// See [`VirtualCpu::request_interrupt_window`].
     fn request_interrupt_window(&mut self, wanted: bool);
     /// See [`VirtualCpu::request_priority_exit`].
@@ -244,6 +261,14 @@ impl<V: VirtualCpu> ApicProcessor for V {
     fn inject(&mut self, vector: Vector) {
         // The caller has asked whether it can.
         let _ = self.inject_interrupt(vector);
+    }
+
+    fn offer_interrupt(&mut self, vector: Vector) -> bool {
+        VirtualCpu::offer_interrupt(self, vector)
+    }
+
+    fn took_offer(&mut self) -> bool {
+        VirtualCpu::took_offer(self)
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {

@@ -41,6 +41,13 @@ impl Guest {
         guest
     }
 
+    /// The same in software on a processor that delivers by itself what is offered to it.
+    fn offering() -> Self {
+        let mut guest = Self::new(ApicWay::Software);
+        guest.processor.offers = true;
+        guest
+    }
+
     fn after_reset(way: ApicWay) -> Self {
         let capability = match way {
             ApicWay::Software => ApicCapability { virtual_interrupt_delivery: false, ..ALL },
@@ -60,19 +67,24 @@ impl Guest {
     fn run(&mut self) {
         loop {
             self.virtual_apic.before_entry(&mut self.apic, &self.mailbox, &mut self.processor, 0);
-            let stays = self.processor.enter();
-            self.virtual_apic.after_exit(&mut self.apic, &self.processor);
-            if stays {
+            if self.processor.enter() {
                 return;
             }
+            self.virtual_apic.after_exit(&mut self.apic, &mut self.processor);
         }
+    }
+
+    /// The guest is taken out, and enters again.
+    fn exit(&mut self) {
+        self.virtual_apic.after_exit(&mut self.apic, &mut self.processor);
+        self.run();
     }
 
     /// An interrupt for the guest while it runs.
     fn post(&mut self, vector: u8) {
         let _ = self.mailbox.post(&VECTORS, Vector(vector), here());
         if !self.processor.process_notification(&self.mailbox) {
-            self.run();
+            self.exit();
         }
     }
 
@@ -80,7 +92,7 @@ impl Guest {
     fn write(&mut self, msr: u32, value: u64) {
         if let Some(exit) = self.processor.write_msr(msr, value) {
             use processor::Exit;
-            self.virtual_apic.after_exit(&mut self.apic, &self.processor);
+            self.virtual_apic.after_exit(&mut self.apic, &mut self.processor);
             let effect = match exit {
                 Exit::WriteMsr => self.apic.write_msr(msr, value, 0).unwrap(),
                 Exit::EndOfInterrupt(vector) => self.virtual_apic.end_of_interrupt_exit(&mut self.apic, vector),
@@ -96,8 +108,10 @@ impl Guest {
         match self.processor.read_msr(msr) {
             Some(value) => value,
             None => {
-                self.virtual_apic.after_exit(&mut self.apic, &self.processor);
-                self.apic.read_msr(msr, 0).unwrap()
+                self.virtual_apic.after_exit(&mut self.apic, &mut self.processor);
+                let value = self.apic.read_msr(msr, 0).unwrap();
+                self.run();
+                value
             }
         }
     }
@@ -106,19 +120,19 @@ impl Guest {
         self.processor.set_cr8(class);
         // In software it takes no exit, and the window opens when there was one wanted.
         if self.virtual_apic.way() == ApicWay::Software {
-            self.virtual_apic.after_exit(&mut self.apic, &self.processor);
-            self.run();
+            self.exit();
         }
     }
 
     fn enable_interrupts(&mut self) {
         self.processor.interrupts_enabled = true;
         if !self.processor.evaluate() {
-            self.run();
+            self.exit();
         }
     }
 
     fn level(&mut self, vector: u8) {
+        self.virtual_apic.after_exit(&mut self.apic, &mut self.processor);
         self.apic.accept_level(Vector(vector));
         self.run();
     }
@@ -130,8 +144,9 @@ impl Guest {
 
 const WAYS: [ApicWay; 3] = [ApicWay::Software, ApicWay::VirtualDelivery, ApicWay::Posted];
 
-fn guests() -> [Guest; 3] {
-    WAYS.map(Guest::new)
+fn guests() -> [Guest; 4] {
+    let [software, delivery, posting] = WAYS.map(Guest::new);
+    [software, delivery, posting, Guest::offering()]
 }
 
 #[test]
@@ -175,6 +190,7 @@ fn a_history_looks_the_same_in_each_way() {
             }
             assert_eq!(seen[0], seen[1], "step {step}: {what} {vector:#x} {class}: software and virtual delivery");
             assert_eq!(seen[0], seen[2], "step {step}: {what} {vector:#x} {class}: software and posting");
+            assert_eq!(seen[0], seen[3], "step {step}: {what} {vector:#x} {class}: software and software with offers");
         }
         delivered += guests[0].processor.taken.len();
     }
@@ -192,6 +208,37 @@ fn a_posted_interrupt_takes_the_guest_out_only_where_the_processor_does_not_post
     });
     // Software: the interrupt, and the EOI.
     assert_eq!(exits, [2, 1, 0]);
+}
+
+#[test]
+fn what_cannot_be_taken_yet_costs_no_exit_where_the_processor_takes_offers() {
+    let [window, offer] = [Guest::new(ApicWay::Software), Guest::offering()].map(|mut guest| {
+        guest.processor.interrupts_enabled = false;
+        guest.post(0x41);
+        assert_eq!(guest.processor.taken, []);
+        let before = guest.processor.entries;
+        guest.enable_interrupts();
+        assert_eq!(guest.processor.taken, [0x41]);
+        let exits = guest.processor.entries - before;
+        // The next exit, whatever it is for, finds it in service.
+        assert_eq!(guest.read(0x812), 2);
+        assert_eq!(guest.virtual_apic.delivered(&guest.apic), 1);
+        exits
+    });
+    assert_eq!((window, offer), (1, 0));
+}
+
+#[test]
+fn an_offer_is_for_one_run_and_gives_way_to_what_is_more_important() {
+    let mut guest = Guest::offering();
+    guest.processor.interrupts_enabled = false;
+    guest.post(0x41);
+    assert_eq!(guest.virtual_apic.offered(), Some(Vector(0x41)));
+    guest.post(0x61);
+    guest.enable_interrupts();
+    guest.write(0x80b, 0);
+    guest.enable_interrupts();
+    assert_eq!(guest.processor.taken, [0x61, 0x41]);
 }
 
 #[test]

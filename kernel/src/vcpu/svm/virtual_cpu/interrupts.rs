@@ -25,10 +25,12 @@ pub(super) enum VirtualInterrupt {
         /// A window is wanted as well, which V_IRQ cannot stand for at the same time: exit at the end of the handler.
         exit_at_iret: bool,
     },
+    /// An interrupt to be taken if the guest comes to it before the exit.
+    Offer(Vector),
 }
 
-/// Taken whatever CR8 is: the virtual APIC has compared priorities already.
-const ANY_PRIORITY: u64 = IRQ | IGNORE_TASK_PRIORITY | HIGHEST_PRIORITY;
+/// Taken whatever CR8 is: the virtual APIC has compared priorities already, and the guest was not run since.
+const ANY_PRIORITY: u64 = IRQ | IGNORE_TASK_PRIORITY | PRIORITY;
 
 impl VirtualInterrupt {
     /// Puts it into the control block.
@@ -46,6 +48,11 @@ impl VirtualInterrupt {
                     control.intercept_instructions |= intercept::IRET;
                 }
             }
+            // The guest may have written CR8 when it comes to it: the processor compares.
+            VirtualInterrupt::Offer(vector) => {
+                let priority = u64::from(vector.0 >> 4);
+                control.interrupt_control |= IRQ | priority << PRIORITY_SHIFT | u64::from(vector.0) << VECTOR_SHIFT;
+            }
         }
     }
 
@@ -57,7 +64,8 @@ impl VirtualInterrupt {
 
     /// Whether the guest took the interrupt.
     pub(super) fn was_taken(self, control: &ControlArea) -> bool {
-        matches!(self, VirtualInterrupt::Deliver { .. }) && control.interrupt_control & IRQ == 0
+        matches!(self, VirtualInterrupt::Deliver { .. } | VirtualInterrupt::Offer(_))
+            && control.interrupt_control & IRQ == 0
     }
 }
 
@@ -66,11 +74,12 @@ impl<W: WorldSwitch> SvmVirtualCpu<W> {
     pub(super) fn virtual_interrupt(&self, at_iret: bool) -> VirtualInterrupt {
         // An event that is delivered first ends the shadow.
         let shadow = self.in_shadow() && self.pending.is_none();
-        match self.interrupt {
-            Some(vector) if !shadow => {
+        match (self.interrupt, self.offer) {
+            (Some(vector), _) if !shadow => {
                 VirtualInterrupt::Deliver { vector, exit_at_iret: self.window_wanted && !at_iret }
             }
-            None if !self.window_wanted => VirtualInterrupt::None,
+            (None, Some(vector)) if !shadow => VirtualInterrupt::Offer(vector),
+            (None, None) if !self.window_wanted => VirtualInterrupt::None,
             _ => VirtualInterrupt::Window,
         }
     }

@@ -25,6 +25,7 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
         self.vmcb.control.exit_code = 0;
         self.vmcb.control.next_rip = 0;
         (self.pending, self.interrupt, self.window_wanted, self.shut_down) = (None, None, false, false);
+        (self.offer, self.offer_taken) = (None, false);
         (self.nmi_waiting, self.nmi_blocked, self.priority_exit_wanted) = (false, false, false);
         self.flush = true;
     }
@@ -102,6 +103,16 @@ impl<W: WorldSwitch> VirtualCpu for SvmVirtualCpu<W> {
         }
         self.interrupt = Some(vector);
         Ok(())
+    }
+
+    fn offer_interrupt(&mut self, vector: Vector) -> bool {
+        (self.offer, self.offer_taken) = (Some(vector), false);
+        true
+    }
+
+    fn took_offer(&mut self) -> bool {
+        self.offer = None;
+        core::mem::replace(&mut self.offer_taken, false)
     }
 
     fn inject_exception(&mut self, vector: u8, error_code: Option<u32>) {

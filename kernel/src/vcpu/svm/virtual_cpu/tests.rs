@@ -136,6 +136,71 @@ fn an_interrupt_whose_delivery_faults_is_delivered_again() {
 }
 
 #[test]
+fn an_offer_is_taken_by_the_processor_or_ends_with_the_run() {
+    let mut cpu = cpu(Script::default().then(exits(INTR)).then(takes(HLT)).then(exits(HLT)));
+    cpu.set_task_priority(3);
+    for (taken, exit) in [(false, Exit::ExternalInterrupt), (true, Exit::Halt), (false, Exit::Halt)] {
+        // The third run has none.
+        assert!(taken || cpu.world.entries.len() == 2 || cpu.offer_interrupt(VECTOR));
+        assert!(!taken || cpu.offer_interrupt(Vector(0x52)));
+        assert_eq!((cpu.pending_event(), cpu.run()), (None, exit));
+        assert_eq!((cpu.took_offer(), cpu.took_offer()), (taken, false));
+    }
+    let interrupts = [0, 1, 2].map(|entry| control(&cpu, entry).interrupt_control & !interrupt_control::MASKING);
+    // The processor compares its class with CR8, which the guest may write before it comes to it.
+    assert_eq!(interrupts, [0x41_0004_0103, 0x52_0005_0103, 3]);
+    assert!(
+        (0..3).all(|entry| control(&cpu, entry).intercept_instructions & (intercept::VINTR | intercept::IRET) == 0)
+    );
+}
+
+#[test]
+fn an_offer_whose_delivery_faults_was_taken_and_is_delivered_again() {
+    // V_IRQ is clear then, or on QEMU's TCG still set.
+    for left in [0, interrupt_control::IRQ] {
+        let mut cpu = cpu(Script::default()
+            .then(move |vmcb, _| {
+                vmcb.control.exit_code = NPF;
+                vmcb.control.exit_info_1 = 0x1_0000_0006;
+                vmcb.control.interrupt_control &= !interrupt_control::IRQ | left;
+                vmcb.control.exit_interrupt_info = 0x8000_0041;
+            })
+            .then(takes(INTR)));
+        assert!(cpu.offer_interrupt(VECTOR));
+        assert!(matches!(cpu.run(), Exit::NestedPageFault(_)));
+        assert_eq!((cpu.took_offer(), cpu.pending_event()), (true, Some(Event::Interrupt(VECTOR))));
+        cpu.run();
+        assert_eq!(control(&cpu, 1).interrupt_control & interrupt_control::VECTOR, 0x41 << 32);
+        assert_eq!((cpu.took_offer(), cpu.pending_event()), (false, None));
+    }
+}
+
+#[test]
+fn an_offer_in_the_shadow_waits_for_its_end_and_one_lasts_over_what_the_engine_does_by_itself() {
+    let mut cpu = cpu(Script::default()
+        .then(|vmcb, _| {
+            vmcb.save.rip += 1;
+            (vmcb.control.exit_code, vmcb.control.interrupt_state) = (VINTR, 0);
+        })
+        .then(takes(HLT)));
+    enable_interrupts(&mut cpu);
+    cpu.vmcb.control.interrupt_state = INTERRUPT_SHADOW;
+    assert!(cpu.offer_interrupt(VECTOR));
+    assert_eq!((cpu.run(), cpu.took_offer()), (Exit::Halt, true));
+    assert_eq!(control(&cpu, 0).interrupt_control & interrupt_control::VECTOR, 0);
+    assert_eq!(control(&cpu, 1).interrupt_control & interrupt_control::VECTOR, 0x41 << 32);
+}
+
+#[test]
+fn an_offer_ends_with_a_start() {
+    let mut cpu = cpu(Script::default().then(exits(HLT)));
+    assert!(cpu.offer_interrupt(VECTOR));
+    cpu.start(Start::StartupInterrupt { vector: 1 });
+    cpu.run();
+    assert_eq!((control(&cpu, 0).interrupt_control, cpu.took_offer()), (interrupt_control::MASKING, false));
+}
+
+#[test]
 fn the_window_is_asked_for_until_it_opens() {
     let mut cpu = cpu(Script::default().then(exits(INTR)).then(exits(VINTR)).then(exits(HLT)));
     cpu.set_task_priority(5);

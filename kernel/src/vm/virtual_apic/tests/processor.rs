@@ -133,6 +133,10 @@ pub struct FakeProcessor {
     pub priority_exit: bool,
     pub taken: Vec<u8>,
     pub entries: u32,
+    /// It delivers by itself what is offered (APM vol. 2, 15.21.4).
+    pub offers: bool,
+    offer: Option<u8>,
+    offer_taken: bool,
     injected: Option<u8>,
     window: bool,
 }
@@ -146,6 +150,9 @@ impl FakeProcessor {
             priority_exit: false,
             taken: Vec::new(),
             entries: 0,
+            offers: false,
+            offer: None,
+            offer_taken: false,
             injected: None,
             window: false,
         }
@@ -172,7 +179,16 @@ impl FakeProcessor {
     /// What happens when the guest could take an interrupt; whether it stays.
     pub fn evaluate(&mut self) -> bool {
         if self.is_software() {
-            return !(self.window && self.interrupts_enabled);
+            if self.window && self.interrupts_enabled {
+                return false;
+            }
+            if self.interrupts_enabled
+                && let Some(vector) = self.offer.take_if(|vector| *vector >> 4 > self.cr8)
+            {
+                self.taken.push(vector);
+                (self.interrupts_enabled, self.offer_taken) = (false, true);
+            }
+            return true;
         }
         self.hardware.deliver(&mut self.interrupts_enabled, &mut self.taken);
         true
@@ -248,6 +264,7 @@ impl FakeProcessor {
     pub fn set_cr8(&mut self, class: u8) {
         if self.is_software() {
             self.cr8 = class;
+            self.evaluate();
         } else {
             self.hardware.page.write(0x80, u32::from(class) << 4);
             self.hardware.virtualize_ppr();
@@ -275,6 +292,17 @@ impl ApicProcessor for FakeProcessor {
 
     fn inject(&mut self, vector: Vector) {
         assert!(self.injected.replace(vector.0).is_none());
+    }
+
+    fn offer_interrupt(&mut self, vector: Vector) -> bool {
+        assert!(!self.can_take_interrupt() && !self.offer_taken);
+        self.offer = self.offers.then_some(vector.0);
+        self.offers
+    }
+
+    fn took_offer(&mut self) -> bool {
+        self.offer = None;
+        core::mem::take(&mut self.offer_taken)
     }
 
     fn request_interrupt_window(&mut self, wanted: bool) {
