@@ -20,7 +20,7 @@ use crate::vm::guest::Guest;
 use crate::vm::local_apic::{Destination, Effect};
 use crate::vm::pci::{MsiEffect, MsixEffect, PciEffect, PciEffectKind};
 use crate::vm::platform::{Host, Services};
-use addr::{HostPhys, PciAddress, Vector};
+use addr::{GuestPhys, HostPhys, PciAddress, Vector};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -191,6 +191,10 @@ impl Host for Machine {
                 self.take_claim(key, value, claims);
             }
         }
+    }
+
+    fn nothing_there(&mut self, address: GuestPhys) {
+        self.complain(format_args!("it accessed guest-physical {address:#x}, where nothing is"));
     }
 
     fn read_register(&mut self, address: HostPhys, bytes: u8) -> u64 {

@@ -18,10 +18,6 @@ pub enum End {
     TripleFault,
     /// Execution where no memory is.
     JumpNowhere,
-    /// A load where no memory is.
-    ReadNowhere,
-    /// A store where no memory is.
-    WriteNowhere,
     /// Page tables where no memory is.
     PageTableNowhere,
     /// An interrupt whose frame goes where no memory is.
@@ -72,11 +68,9 @@ impl Task {
 
 impl End {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 11] = [
         Self::TripleFault,
         Self::JumpNowhere,
-        Self::ReadNowhere,
-        Self::WriteNowhere,
         Self::PageTableNowhere,
         Self::StackNowhere,
         Self::DescriptorTableNowhere,
@@ -93,8 +87,6 @@ impl End {
         match self {
             Self::TripleFault => "triple-fault",
             Self::JumpNowhere => "jump-nowhere",
-            Self::ReadNowhere => "read-nowhere",
-            Self::WriteNowhere => "write-nowhere",
             Self::PageTableNowhere => "page-table-nowhere",
             Self::StackNowhere => "stack-nowhere",
             Self::DescriptorTableNowhere => "descriptor-table-nowhere",

@@ -42,16 +42,6 @@ pub fn end(way: End) -> ! {
             // SAFETY: nothing is executed: there is no memory. Physical memory can be executed at its own address.
             unsafe { asm!("call {}", in(reg) NOWHERE.as_u64()) };
         }
-        End::ReadNowhere => {
-            let value: u32;
-            // SAFETY: there is no memory that Rust knows of.
-            unsafe { asm!("mov {0:e}, [{1}]", out(reg) value, in(reg) nowhere) };
-            report::say(format_args!("read {value:#x} from nowhere"));
-        }
-        End::WriteNowhere => {
-            // SAFETY: there is no memory that Rust knows of.
-            unsafe { asm!("mov [{0}], {1:e}", in(reg) nowhere, in(reg) PATTERN) };
-        }
         End::PageTableNowhere => {
             // SAFETY: the next instruction cannot be fetched.
             unsafe { asm!("mov cr3, {}", in(reg) NOWHERE.as_u64()) };

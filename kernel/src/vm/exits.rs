@@ -396,7 +396,7 @@ fn serve_memory<C: ConfigSpace, M: GuestMemoryAccess>(
     if instruction.reads_memory() {
         match platform.read_memory(address, width, now, services) {
             Some(value) => read = value,
-            None => return stop("it read where nothing is,"),
+            None => services.host.nothing_there(address),
         }
     }
     let flags_before = registers.1;
@@ -404,7 +404,7 @@ fn serve_memory<C: ConfigSpace, M: GuestMemoryAccess>(
     if let Some(value) = instruction.execute(read, &mut registers) {
         match platform.write_memory(address, width, value, now, services) {
             Some(left) => effect = left,
-            None => return stop("it wrote where nothing is,"),
+            None => services.host.nothing_there(address),
         }
     }
     let flags = registers.1;

@@ -44,6 +44,8 @@ pub trait Host {
     fn doorbell(&mut self, vector: Vector);
     /// The guest has printed a line.
     fn line(&mut self, line: String);
+    /// A load or a store where nothing is: it reads as all ones, or is forgotten, as in a machine.
+    fn nothing_there(&mut self, address: GuestPhys);
     /// A read of a function's registers in a page that the guest may not have whole.
     fn read_register(&mut self, address: HostPhys, bytes: u8) -> u64;
     /// A write of such a register.

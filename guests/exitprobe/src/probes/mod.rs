@@ -6,6 +6,7 @@ pub mod control;
 mod cpuid;
 mod debug;
 mod delivery;
+mod hole;
 mod instructions;
 mod msr;
 mod non_maskable;
@@ -42,6 +43,7 @@ pub fn all(list: &mut List) {
     delivery::probe(list);
     debug::probe(list);
     rom::probe(list);
+    hole::probe(list);
     pci::probe(list);
     storm::probe(list);
 }

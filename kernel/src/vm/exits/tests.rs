@@ -25,7 +25,7 @@ impl ConfigSpace for NoFunctions {
 }
 
 #[derive(Default)]
-struct Lines(Vec<String>, Vec<Vector>);
+struct Lines(Vec<String>, Vec<Vector>, Vec<GuestPhys>);
 
 impl Host for Lines {
     fn pci_effect(&mut self, _: PciEffect) -> bool {
@@ -38,6 +38,9 @@ impl Host for Lines {
 
     fn line(&mut self, line: String) {
         self.0.push(line);
+    }
+    fn nothing_there(&mut self, address: GuestPhys) {
+        self.2.push(address);
     }
     fn read_register(&mut self, _: HostPhys, _: u8) -> u64 {
         0
@@ -227,7 +230,21 @@ fn code_that_changed_since_the_fault_is_executed_again() {
 }
 
 #[test]
-fn accesses_to_nothing_stop_the_guest_with_the_place() {
+fn loads_from_nothing_read_ones_and_stores_are_forgotten() {
+    // mov eax, [0xa0000000]; mov [0xa0000000], eax; add [0xa0000002], ax
+    let mut bench = Bench::with(&[0xa1, 0, 0, 0, 0xa0, 0xa3, 0, 0, 0, 0xa0, 0x66, 0x01, 0x05, 2, 0, 0, 0xa0]);
+    assert_eq!(bench.access(0xa000_0000, Access::Read), Next::Run);
+    assert_eq!((bench.vcpu.registers().rax, bench.advanced()), (0xffff_ffff, 5));
+    assert_eq!(bench.access(0xa000_0000, Access::Write), Next::Run);
+    assert_eq!(bench.advanced(), 10);
+    assert_eq!(bench.access(0xa000_0002, Access::Write), Next::Run);
+    assert_eq!((bench.advanced(), bench.vcpu.control().rflags & 0x8d5), (17, 0x91), "ones and ones: CF, AF, SF");
+    // A load, a store, and both.
+    assert_eq!(bench.lines.2, [0xa000_0000, 0xa000_0000, 0xa000_0002, 0xa000_0002].map(GuestPhys::new));
+}
+
+#[test]
+fn what_cannot_be_done_in_the_guests_stead_stops_it_with_the_place() {
     let read = [0xa1, 0, 0, 0, 0xa0];
     let fault = |access| NestedPageFault {
         address: GuestPhys::new(0xa000_0000),
@@ -238,14 +255,13 @@ fn accesses_to_nothing_stop_the_guest_with_the_place() {
         during_delivery: false,
     };
     let exit = |fault| Exit::NestedPageFault(fault);
-    Bench::with(&read).stops(exit(fault(Access::Read)), "read where nothing is, at guest-physical 0xa0000000");
-    Bench::with(&[0xa3, 0, 0, 0, 0xa0]).stops(exit(fault(Access::Write)), "wrote where nothing is");
     let mut window = Bench::with(&[0xa1, 0, 0, 0, 0xd0, 0xa3, 0, 0, 0, 0xd0]);
     assert_eq!(window.access(0xd000_0000, Access::Read), Next::Run);
     assert_eq!(window.vcpu.registers().rax, 0xffff_ffff, "where functions may be, nothing answers");
     assert_eq!(window.access(0xd000_0000, Access::Write), Next::Run);
     Bench::with(&[0x0f, 0x6f, 0x05, 0, 0, 0, 0xa0]).stops(exit(fault(Access::Read)), "not emulated");
-    Bench::with(&read).stops(exit(fault(Access::Execute)), "jumped to where no memory is");
+    Bench::with(&read)
+        .stops(exit(fault(Access::Execute)), "jumped to where no memory is, at guest-physical 0xa0000000");
     let walk = NestedPageFault { table_walk: true, ..fault(Access::Read) };
     Bench::with(&read).stops(exit(walk), "page tables are where no memory is");
     let delivery = NestedPageFault { during_delivery: true, ..fault(Access::Write) };
