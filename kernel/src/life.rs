@@ -15,11 +15,11 @@ use crate::passthrough::assignment::Passthrough;
 use crate::passthrough::attacks::{Attacks, Observation, Verdict};
 use crate::time;
 use crate::vcpu::{Engine, VirtualCpu};
-use crate::vm::exits::{self, Next};
+use crate::vm::exits::{self, ExitCounts, Next};
 use crate::vm::guest::Guest;
 use crate::vm::local_apic::{Destination, Effect};
 use crate::vm::pci::{MsiEffect, MsixEffect, PciEffect, PciEffectKind};
-use crate::vm::platform::{Host, Services};
+use crate::vm::platform::{Host, Platform, Services};
 use addr::{GuestPhys, HostPhys, PciAddress, Vector};
 use alloc::format;
 use alloc::string::String;
@@ -41,14 +41,18 @@ pub struct Life<E: Engine> {
     guest: Guest<E>,
     config: MachineConfigSpace,
     machine: Machine,
-    /// The last key was [`ATTENTION_KEY`].
-    attention: bool,
     /// [`MINIMUM_TIMER_US`] in ticks of the time-stamp counter.
     minimum_timer_ticks: u64,
 }
 
 /// The machine as the guest's accesses reach it; everything that is not the guest or configuration space.
 struct Machine {
+    /// The guest's number.
+    number: u8,
+    /// The last key was [`ATTENTION_KEY`].
+    attention: bool,
+    /// The guest has switched itself off.
+    ended_itself: bool,
     passthrough: Passthrough,
     report: Report,
     attacks: Attacks,
@@ -120,6 +124,115 @@ impl Machine {
         if let Some((name, verdict)) = self.attacks.end(after) {
             log::info!("attack {name}: {verdict}");
         }
+    }
+
+    /// What the machine itself asks for: faults, stray interrupts, what was typed. Returns whether somebody wants to see
+    /// the state.
+    fn serve(&mut self, config: &mut MachineConfigSpace, platform: &mut Platform) -> bool {
+        if interrupts::take_fault() {
+            self.serve_faults(config, platform);
+        }
+        let stray = interrupts::take_stray();
+        if stray != [0; 4] {
+            for (word, bits) in stray.into_iter().enumerate() {
+                for bit in (0..64).filter(|bit| bits >> bit & 1 != 0) {
+                    let vector = word * 64 + bit;
+                    self.complain(format_args!("while it ran, vector {vector:#x} arrived, which nobody was given"));
+                }
+            }
+        }
+        interrupts::take_console() && self.serve_keys(platform)
+    }
+
+    /// A guest that listens gets what is typed, but for what follows the attention key. Returns whether somebody wants to
+    /// see the state.
+    fn serve_keys(&mut self, platform: &mut Platform) -> bool {
+        let mut status = false;
+        while let Some(key) = serial::read_byte() {
+            let attention = core::mem::replace(&mut self.attention, key == ATTENTION_KEY);
+            match key {
+                ATTENTION_KEY if !attention => {}
+                STATUS_KEY if attention || !platform.listens() => status = true,
+                key => platform.receive(key),
+            }
+        }
+        status
+    }
+
+    fn serve_faults(&mut self, config: &mut MachineConfigSpace, platform: &mut Platform) {
+        let (number, attacks) = (self.number, &mut self.attacks);
+        let now_us = time::ticks_to_us(time::ticks());
+        let quarantined = self.passthrough.serve_faults(config, now_us, |record, guest| {
+            if guest == Some(number) {
+                attacks.fault(record);
+            }
+        });
+        for address in quarantined {
+            let functions = platform.pci.functions_mut();
+            if let Some(function) = functions.into_iter().find(|function| function.host() == address) {
+                function.quarantine(config, &mut |effect| self.pci_effect(effect));
+            }
+        }
+    }
+
+    fn print_status(&self, exits: &ExitCounts, delivered: u64) {
+        log::info!(
+            "status: guest {:?} runs; {} exits, {} interrupts delivered, {} faults, {} stray interrupts",
+            self.name,
+            exits.total,
+            delivered,
+            self.passthrough.faults(),
+            interrupts::stray_interrupts()
+        );
+    }
+
+    /// The guest's end: what it has not said yet, what its devices did last, and they are taken back.
+    fn end(&mut self, end: Next, config: &mut MachineConfigSpace, platform: &mut Platform, vcpu: &dyn VirtualCpu) {
+        if let Some(rest) = platform.take_rest_of_line() {
+            self.line(rest);
+        }
+        self.serve_faults(config, platform);
+        if let Next::Stop(reason) = end {
+            log::error!("guest {:?} was stopped: {reason}", self.name);
+            log::error!("  rip {:#x} ({:?}), registers {:x?}", vcpu.rip(), vcpu.mode(), vcpu.registers());
+            log::error!("  {:x?}", vcpu.control());
+        } else {
+            log::info!("guest {:?} has switched itself off", self.name);
+            self.ended_itself = true;
+        }
+        self.passthrough.release(config, self.number);
+    }
+
+    /// Reports on the whole life. Returns whether the run passed.
+    fn report(&mut self, exits: &ExitCounts, delivered: u64) -> bool {
+        let (report, attacks) = (&mut self.report, &self.attacks);
+        let full = |text: &str| text.split_once('/').is_some_and(|(done, of)| done == of && done != "0");
+        let pings = report.claimed("pings").is_none_or(full);
+        let done = report.claimed("guest").is_none_or(|state| state == "done");
+        let passed = self.ended_itself && pings && done && attacks.all_repelled();
+        let kept = frames().table().count(Owner::Hypervisor) * 4;
+        report.set("units", self.passthrough.units.working());
+        report.set("interrupts", delivered);
+        report.set("device_interrupts", interrupts::device_interrupts());
+        report.set("stray_interrupts", interrupts::stray_interrupts());
+        report.set("exits", exits.total);
+        report.set(
+            "exits_by_reason",
+            format!(
+                "port:{},msr:{},memory:{},halt:{},interrupt:{},window:{},other:{}",
+                exits.ports, exits.msrs, exits.memory, exits.halts, exits.interrupts, exits.windows, exits.others
+            ),
+        );
+        report.set("faults", self.passthrough.faults());
+        report.set("quarantined", self.passthrough.quarantined_so_far());
+        report.set("attacks", attacks.count());
+        report.set("blocked", attacks.with(Verdict::Blocked));
+        report.set("harmless", attacks.with(Verdict::Harmless));
+        report.set("hv_kib", kept);
+        report.set("result", if passed { "pass" } else { "fail" });
+        // The serial line never reports an error.
+        let _ = report.write(&mut *serial::line());
+        passed
     }
 }
 
@@ -234,6 +347,9 @@ impl<E: Engine> Life<E> {
     /// A guest that is ready to run.
     pub fn new(guest: Guest<E>, config: MachineConfigSpace, passthrough: Passthrough, report: Report) -> Self {
         let machine = Machine {
+            number: guest.number,
+            attention: false,
+            ended_itself: false,
             passthrough,
             report,
             attacks: Attacks::default(),
@@ -243,7 +359,7 @@ impl<E: Engine> Life<E> {
             doorbell: None,
             due: Vec::new(),
         };
-        Self { guest, config, machine, attention: false, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
+        Self { guest, config, machine, minimum_timer_ticks: time::us_to_ticks(MINIMUM_TIMER_US) }
     }
 
     /// Notes how long it took from entry to here, in microseconds.
@@ -319,50 +435,9 @@ impl<E: Engine> Life<E> {
 
     /// What the machine itself asks for: faults, stray interrupts, what was typed.
     fn serve_machine(&mut self) {
-        if !interrupts::take_noted() {
-            return;
-        }
-        if interrupts::take_fault() {
-            self.serve_faults();
-        }
-        let stray = interrupts::take_stray();
-        if stray != [0; 4] {
-            for (word, bits) in stray.into_iter().enumerate() {
-                for bit in (0..64).filter(|bit| bits >> bit & 1 != 0) {
-                    let vector = word * 64 + bit;
-                    self.machine
-                        .complain(format_args!("while it ran, vector {vector:#x} arrived, which nobody was given"));
-                }
-            }
-        }
-        if interrupts::take_console() {
-            while let Some(key) = serial::read_byte() {
-                // A guest that listens gets what is typed, but for what follows the attention key.
-                let attention = core::mem::replace(&mut self.attention, key == ATTENTION_KEY);
-                match key {
-                    ATTENTION_KEY if !attention => {}
-                    STATUS_KEY if attention || !self.guest.platform.listens() => self.print_status(),
-                    key => self.guest.platform.receive(key),
-                }
-            }
-        }
-    }
-
-    fn serve_faults(&mut self) {
-        let machine = &mut self.machine;
-        let number = self.guest.number;
-        let attacks = &mut machine.attacks;
-        let now_us = time::ticks_to_us(time::ticks());
-        let quarantined = machine.passthrough.serve_faults(&mut self.config, now_us, |record, guest| {
-            if guest == Some(number) {
-                attacks.fault(record);
-            }
-        });
-        for address in quarantined {
-            let functions = self.guest.platform.pci.functions_mut();
-            if let Some(function) = functions.into_iter().find(|function| function.host() == address) {
-                function.quarantine(&mut self.config, &mut |effect| machine.pci_effect(effect));
-            }
+        if interrupts::take_noted() && self.machine.serve(&mut self.config, &mut self.guest.platform) {
+            let guest = &self.guest;
+            self.machine.print_status(&guest.exits, guest.virtual_apic.delivered(&guest.platform.apic));
         }
     }
 
@@ -419,77 +494,10 @@ impl<E: Engine> Life<E> {
         }
     }
 
-    fn print_status(&self) {
-        let exits = &self.guest.exits;
-        log::info!(
-            "status: guest {:?} runs; {} exits, {} interrupts delivered, {} faults, {} stray interrupts",
-            self.guest.name,
-            exits.total,
-            self.guest.virtual_apic.delivered(&self.guest.platform.apic),
-            self.machine.passthrough.faults(),
-            interrupts::stray_interrupts()
-        );
-    }
-
     /// Ends the guest and reports. Returns whether the run passed.
     fn end(&mut self, end: Next) -> bool {
-        if let Some(rest) = self.guest.platform.take_rest_of_line() {
-            self.machine.line(rest);
-        }
-        self.serve_faults();
-        let reason = match end {
-            Next::Stop(reason) => Some(reason),
-            _ => None,
-        };
-        match &reason {
-            None => log::info!("guest {:?} has switched itself off", self.guest.name),
-            Some(reason) => {
-                log::error!("guest {:?} was stopped: {reason}", self.guest.name);
-                self.dump();
-            }
-        }
-        self.machine.passthrough.release(&mut self.config, self.guest.number);
-        self.report(reason.is_none())
-    }
-
-    fn dump(&self) {
-        let vcpu = &self.guest.vcpu;
-        let control = vcpu.control();
-        log::error!("  rip {:#x} ({:?}), registers {:x?}", vcpu.rip(), vcpu.mode(), vcpu.registers());
-        log::error!("  {control:x?}");
-    }
-
-    fn report(&mut self, ended_itself: bool) -> bool {
-        let machine = &mut self.machine;
-        let exits = &self.guest.exits;
-        let attacks = &machine.attacks;
-        let report = &mut machine.report;
-        let full = |text: &str| text.split_once('/').is_some_and(|(done, of)| done == of && done != "0");
-        let pings = report.claimed("pings").is_none_or(full);
-        let done = report.claimed("guest").is_none_or(|state| state == "done");
-        let passed = ended_itself && pings && done && attacks.all_repelled();
-        let kept = frames().table().count(Owner::Hypervisor) * 4;
-        report.set("units", machine.passthrough.units.working());
-        report.set("interrupts", self.guest.virtual_apic.delivered(&self.guest.platform.apic));
-        report.set("device_interrupts", interrupts::device_interrupts());
-        report.set("stray_interrupts", interrupts::stray_interrupts());
-        report.set("exits", exits.total);
-        report.set(
-            "exits_by_reason",
-            format!(
-                "port:{},msr:{},memory:{},halt:{},interrupt:{},window:{},other:{}",
-                exits.ports, exits.msrs, exits.memory, exits.halts, exits.interrupts, exits.windows, exits.others
-            ),
-        );
-        report.set("faults", machine.passthrough.faults());
-        report.set("quarantined", machine.passthrough.quarantined_so_far());
-        report.set("attacks", attacks.count());
-        report.set("blocked", attacks.with(Verdict::Blocked));
-        report.set("harmless", attacks.with(Verdict::Harmless));
-        report.set("hv_kib", kept);
-        report.set("result", if passed { "pass" } else { "fail" });
-        // The serial line never reports an error.
-        let _ = report.write(&mut *serial::line());
-        passed
+        let guest = &mut self.guest;
+        self.machine.end(end, &mut self.config, &mut guest.platform, &guest.vcpu);
+        self.machine.report(&guest.exits, guest.virtual_apic.delivered(&guest.platform.apic))
     }
 }

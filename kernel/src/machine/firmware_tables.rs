@@ -9,14 +9,16 @@ use acpi::{AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
 use addr::{HostPhys, PAGE_SIZE};
 use alloc::vec::Vec;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU8;
 
 /// Longest table that is read, in bytes. Real ones of the kinds read here have at most a few KiB.
 const MAXIMUM_TABLE: usize = 64 << 10;
 
 #[repr(align(16))]
-struct Empty([u8; PAGE_SIZE as usize]);
-/// Stands for memory that is not there: without a signature it is no table.
-static EMPTY: Empty = Empty([0; PAGE_SIZE as usize]);
+struct Empty([AtomicU8; PAGE_SIZE as usize]);
+/// Stands for memory that is not there: without a signature it is no table. Never written: atomic so that it takes no place
+/// in the image's file.
+static EMPTY: Empty = Empty([const { AtomicU8::new(0) }; PAGE_SIZE as usize]);
 
 #[derive(Clone)]
 struct PhysicalMap;
