@@ -2,9 +2,11 @@
 
 use crate::error::Error;
 use crate::iotlb::IotlbInvalidation;
+use crate::memory::DmaMemory;
 use crate::queue::Submitted;
+use crate::registers::Registers;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{DomainId, HostPhys, Iova};
 use paging::{InputAddress, Invalidation, InvalidationComplete};
 

@@ -2,27 +2,22 @@
 
 use crate::entry_map::EntryMap;
 use crate::error::{Error, Step};
+use crate::events::FaultInterrupt;
 use crate::interface::Interface;
 use crate::interrupt_table::InterruptTable;
+use crate::memory::DmaMemory;
+use crate::mode::TranslationMode;
+use crate::platform::Platform;
 use crate::queue::Queue;
+use crate::registers::Registers;
 use crate::ring::{QueueLayout, Ring};
-use crate::scalable::TranslationMode;
 use crate::spec::interrupt::DestinationMode;
 use crate::spec::invalidation::{Descriptor, DescriptorWidth};
 use crate::spec::registers::*;
-use crate::takeover::{Handover, Platform};
+use crate::takeover::Handover;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
-use addr::{ApicId, PAGE_SIZE, Vector};
-
-/// Where a unit reports faults: a message to a processor, which remapping does not touch.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultInterrupt {
-    /// The vector.
-    pub vector: Vector,
-    /// The processor.
-    pub destination: ApicId,
-}
+use addr::PAGE_SIZE;
 
 /// What [`Unit::bring_up`] needs to know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

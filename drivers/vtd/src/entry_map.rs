@@ -2,7 +2,7 @@
 //! A word of 64 bits that is full is marked so, and for each size of block it is known below which word there is none: a
 //! table of 65536 entries that is almost full costs no more than an empty one.
 
-use crate::DmaMemory;
+use crate::memory::DmaMemory;
 use crate::memory::at;
 use addr::{HostPhys, PAGE_SIZE};
 

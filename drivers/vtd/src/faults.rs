@@ -3,13 +3,16 @@
 //! Fault status bits are cleared by writing 1. Writing back what was read would clear IQE, ICE and ITE with the rest,
 //! and an invalidation that is waiting would never learn that it failed; so each write names exactly what it clears.
 
-use crate::bring_up::FaultInterrupt;
 use crate::error::{Error, Step};
+use crate::events::{EventRegisters, FaultInterrupt};
+use crate::registers::Registers;
 use crate::spec::fault::{FAULT, FaultRecord};
-use crate::spec::interrupt::DestinationMode;
 use crate::spec::registers::*;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{Registers, Unit};
+
+const FAULT_EVENT: EventRegisters =
+    EventRegisters { control: FECTL, data: FEDATA, address: FEADDR, upper_address: FEUADDR };
 
 /// What a call of [`Unit::drain_faults`] found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,7 +36,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if !self.is_stopped() || self.interface.is_some() {
             return Err(Error::OutOfOrder { step: Step::ClearFaults, needs: "stop_firmware, and the queue off" });
         }
-        self.set_fault_interrupt_masked(true);
+        self.mask_event(FAULT_EVENT, true);
         for index in 0..self.capabilities.fault_records() {
             if let Some(high) = fault_record_high(self.capabilities.fault_record_offset(), index)
                 && self.registers.read(high) & FAULT != 0
@@ -57,26 +60,12 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// # Errors
     /// [`Error::BadVector`], [`Error::DestinationOutOfRange`].
     pub fn enable_fault_interrupt(&mut self, interrupt: FaultInterrupt) -> Result<(), Error> {
-        let FaultInterrupt { vector, destination } = interrupt;
-        if vector.0 < 16 {
-            return Err(Error::BadVector(vector));
-        }
-        let mode = self.interrupt_table.as_ref().map_or(DestinationMode::XApic, |table| table.mode());
-        mode.field(destination).ok_or(Error::DestinationOutOfRange(destination))?;
-        // Masked while address and data do not belong together; masked after reset too, with a vector of 0.
-        self.set_fault_interrupt_masked(true);
-        self.registers.write(FEDATA, u32::from(vector.0));
-        self.registers.write(FEADDR, 0xfee0_0000 | (destination.0 & 0xff) << 12);
-        if self.capabilities.extended_interrupt_mode() {
-            self.registers.write(FEUADDR, destination.0 & !0xff);
-        }
-        self.set_fault_interrupt_masked(false);
-        Ok(())
+        self.direct_event(FAULT_EVENT, interrupt)
     }
 
     /// Masks the fault interrupt, for instance against a device that faults without end. Faults are recorded still.
     pub fn mask_fault_interrupt(&mut self) {
-        self.set_fault_interrupt_masked(true);
+        self.mask_event(FAULT_EVENT, true);
     }
 
     /// Lets the fault interrupt through again where [`Self::enable_fault_interrupt`] sent it.
@@ -87,14 +76,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if self.registers.read(FEDATA) & 0xff < 16 {
             return Err(Error::OutOfOrder { step: Step::EnableFaultInterrupt, needs: "enable_fault_interrupt" });
         }
-        self.set_fault_interrupt_masked(false);
+        self.mask_event(FAULT_EVENT, false);
         Ok(())
-    }
-
-    fn set_fault_interrupt_masked(&mut self, masked: bool) {
-        // Reserved bits keep their value; the pending bit is hardware's and is not echoed.
-        let kept = self.registers.read(FECTL) & !(EVENT_CONTROL_MASKED | EVENT_CONTROL_PENDING);
-        self.registers.write(FECTL, if masked { kept | EVENT_CONTROL_MASKED } else { kept });
     }
 
     /// Reports all recorded faults, the oldest first, and makes room for new ones. Does a bounded amount of work

@@ -1,8 +1,8 @@
 //! The interrupt remapping table of one unit: where its entries are, and which are given away.
 
-use crate::DmaMemory;
 use crate::entry_map::EntryMap;
 use crate::error::Error;
+use crate::memory::DmaMemory;
 use crate::memory::at;
 use crate::spec::interrupt::{DestinationMode, ENTRY_BYTES, Entry};
 use crate::spec::registers::IRTA_EIME;

@@ -4,13 +4,15 @@
 
 use crate::error::{Error, Step};
 use crate::interrupt_table::{self, InterruptTable};
+use crate::memory::DmaMemory;
 use crate::memory::{at, publish, store};
+use crate::registers::Registers;
 use crate::spec::interrupt::{
     ENTRY_BYTES, Entry, PRESENT, Polarity, Trigger, io_apic_entry as encode_io_apic_entry, message_address,
 };
 use crate::spec::invalidation::Descriptor;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{ApicId, Bdf, HostPhys, Vector};
 
 const NO_TABLE: Error = Error::OutOfOrder { step: Step::Route, needs: "the interrupt remapping table" };

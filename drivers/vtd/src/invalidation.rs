@@ -2,13 +2,16 @@
 
 use crate::error::{Error, QueueError, Step};
 use crate::interface::Interface;
+use crate::memory::DmaMemory;
 use crate::queue::Submitted;
 use crate::recovery::Sources;
+use crate::register_invalidation;
+use crate::registers::Registers;
 use crate::ring::Port;
-use crate::spec::invalidation::Descriptor;
+use crate::spec::invalidation::{Descriptor, Drain};
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit, register_invalidation};
-use addr::Bdf;
+use addr::{Bdf, PAGE_SIZE};
 
 impl<R: Registers, C: Clock> Unit<R, C> {
     /// Submits a batch and waits until it is done.
@@ -127,6 +130,32 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             return Err(Error::Invalidation(error));
         }
         Ok(true)
+    }
+
+    /// Takes everything from a device, without telling hardware; answers what invalidates it, in order, or `None` if there was
+    /// nothing.
+    fn deny<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Option<[Option<Descriptor>; 3]> {
+        let drain = Drain::of(self.capabilities);
+        if let Some(scalable) = self.scalable {
+            return (scalable.deny)(self, memory, source).then_some([
+                Some(Descriptor::context_cache_global()),
+                Some(Descriptor::pasid_cache_global()),
+                Some(Descriptor::iotlb_global(drain)),
+            ]);
+        }
+        let domain = self.deny_legacy(memory, source)?;
+        let context = Descriptor::context_cache_device(domain, source);
+        Some([Some(context), Some(Descriptor::iotlb_domain(domain, drain)), None])
+    }
+
+    /// Invalidates the whole context cache, the whole PASID cache if there is one, the whole IOTLB, all device-TLBs.
+    pub(crate) fn invalidate_all_translations<M: DmaMemory>(&mut self, memory: &mut M) -> Result<(), Error> {
+        let pasids = self.scalable.map(|_| Descriptor::pasid_cache_global());
+        let pages = Descriptor::iotlb_global(Drain::of(self.capabilities));
+        let unit = [Some(Descriptor::context_cache_global()), pasids, Some(pages)];
+        let devices = self.device_tlbs.descriptors(None, 0, u64::MAX / PAGE_SIZE);
+        let submitted = self.begin(memory, &mut unit.into_iter().flatten().chain(devices))?;
+        self.complete(memory, submitted)
     }
 
     /// Makes a poisoned unit usable again, if it can be: it must forget all that it has cached. What was asked of it in

@@ -2,11 +2,13 @@
 
 use crate::device_tlb::DeviceTlbs;
 use crate::error::Error;
+use crate::memory::DmaMemory;
 use crate::queue::Submitted;
+use crate::registers::Registers;
 use crate::spec::capability::Capabilities;
 use crate::spec::invalidation::{Descriptor, Drain};
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{DomainId, HostPhys, Iova, PAGE_SIZE};
 use paging::{InputAddress, Invalidation, InvalidationComplete};
 
@@ -58,7 +60,7 @@ impl IotlbInvalidation {
     /// The fewest descriptors for it: page-selective where the smallest aligned blocks that cover the range, each within
     /// CAP.MAMV, are no more than [`MAXIMUM_BLOCKS`], else the whole domain. None when the range is empty.
     pub(crate) fn descriptors(self, capabilities: Capabilities) -> impl Iterator<Item = Descriptor> {
-        let drain = Drain { writes: capabilities.write_draining(), reads: capabilities.read_draining() };
+        let drain = Drain::of(capabilities);
         let (mut next, mut left) = (0, 0);
         let (mut whole, mut pages) = (None, None);
         match self {

@@ -96,31 +96,39 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod assign;
+mod attach;
 mod batch;
 mod bring_up;
+mod checks;
 mod device_tlb;
 mod entry_map;
 mod error;
+mod events;
 mod faults;
 mod interface;
 mod interrupt_table;
 mod interrupts;
 mod invalidation;
 mod iotlb;
+mod legacy;
 mod memory;
+mod mode;
 mod page_request_queue;
 mod page_requests;
+mod platform;
 pub mod posted;
 mod protected_memory;
 mod queue;
 mod recovery;
 mod register_invalidation;
+mod registers;
 mod ring;
 mod scalable;
 mod second_stage;
 pub mod spec;
-mod tables;
 mod takeover;
+mod translation;
 mod unit;
 mod wait;
 
@@ -128,18 +136,21 @@ mod wait;
 mod tests;
 
 pub use batch::{Batch, BatchInvalidated, SubmittedBatch};
-pub use bring_up::{Configuration, FaultInterrupt};
+pub use bring_up::Configuration;
 pub use device_tlb::DeviceTlb;
 pub use error::{Error, QueueError, Step};
+pub use events::FaultInterrupt;
 pub use faults::FaultDrain;
 pub use interrupts::{Handle, HandleBlock, Message, PostedRoute, Route, io_apic_entry};
 pub use iotlb::{IotlbInvalidated, IotlbInvalidation};
 pub use memory::DmaMemory;
+pub use mode::TranslationMode;
 pub use page_requests::PageRequestDrain;
+pub use platform::Platform;
 pub use posted::PostedInterruptDescriptor;
 pub use protected_memory::ProtectedMemory;
+pub use registers::Registers;
 pub use ring::QueueLayout;
-pub use scalable::{Translation, TranslationMode};
 pub use spec::capability::{Capabilities, Levels};
 pub use spec::fault::{FaultKind, FaultReason, FaultRecord};
 pub use spec::interrupt::{DestinationMode, Polarity, Trigger};
@@ -147,22 +158,7 @@ pub use spec::invalidation::DescriptorWidth;
 pub use spec::page_request::{PageRequest, PageResponse};
 pub use spec::pasid::Pasid;
 pub use spec::registers::Global;
-pub use takeover::{Handover, Platform};
+pub use takeover::Handover;
+pub use translation::Translation;
 pub use unit::Unit;
 pub use wait::{Clock, DEFAULT_TIMEOUT_US};
-
-/// A unit's register window. Offsets are bytes from its base, at most 16 KiB plus 4 KiB: the fault recording and
-/// IOTLB registers may lie beyond the first page.
-///
-/// Each call is one access of exactly that width, neither split, merged, nor reordered with another, and a write is
-/// not passed by an earlier store to [`DmaMemory`].
-pub trait Registers {
-    /// Reads 32 bits at an offset that is a multiple of 4.
-    fn read32(&self, offset: u16) -> u32;
-    /// Reads 64 bits at an offset that is a multiple of 8.
-    fn read64(&self, offset: u16) -> u64;
-    /// Writes 32 bits at an offset that is a multiple of 4.
-    fn write32(&mut self, offset: u16, value: u32);
-    /// Writes 64 bits at an offset that is a multiple of 8.
-    fn write64(&mut self, offset: u16, value: u64);
-}

@@ -3,18 +3,22 @@
 //! Hardware puts requests into a ring of their own. Where it is full (PRO), requests are dropped until software has
 //! emptied it and says so; the devices ask again.
 
-use crate::bring_up::FaultInterrupt;
 use crate::error::{Error, Step};
+use crate::events::{EventRegisters, FaultInterrupt};
 use crate::interface::Interface;
+use crate::memory::DmaMemory;
 use crate::memory::at;
 use crate::page_request_queue::PageRequestQueue;
-use crate::spec::interrupt::DestinationMode;
+use crate::registers::Registers;
 use crate::spec::invalidation::Descriptor;
 use crate::spec::page_request::{DESCRIPTOR_BYTES, PageRequest, PageResponse};
 use crate::spec::registers::*;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::PAGE_SIZE;
+
+const PAGE_REQUEST_EVENT: EventRegisters =
+    EventRegisters { control: PECTL, data: PEDATA, address: PEADDR, upper_address: PEUADDR };
 
 /// Responses that are given to hardware at once.
 const RESPONSES: usize = 32;
@@ -58,7 +62,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         let size = size & 7;
         let bytes = PAGE_SIZE << size;
         let base = self.allocate(memory, step, 1 << size, bytes)?;
-        self.mask_page_request_interrupt(true);
+        self.mask_event(PAGE_REQUEST_EVENT, true);
         self.registers.write(PQH, 0u64);
         self.registers.write(PQT, 0u64);
         self.registers.write(PQA, base.as_u64() | u64::from(size));
@@ -74,28 +78,10 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// [`Error::BadVector`], [`Error::DestinationOutOfRange`], [`Error::OutOfOrder`] before
     /// [`Self::enable_page_requests`].
     pub fn enable_page_request_interrupt(&mut self, interrupt: FaultInterrupt) -> Result<(), Error> {
-        let FaultInterrupt { vector, destination } = interrupt;
         if self.page_requests.is_none() {
             return Err(Error::OutOfOrder { step: Step::EnablePageRequests, needs: "enable_page_requests" });
         }
-        if vector.0 < 16 {
-            return Err(Error::BadVector(vector));
-        }
-        let mode = self.interrupt_table.as_ref().map_or(DestinationMode::XApic, |table| table.mode());
-        mode.field(destination).ok_or(Error::DestinationOutOfRange(destination))?;
-        self.mask_page_request_interrupt(true);
-        self.registers.write(PEDATA, u32::from(vector.0));
-        self.registers.write(PEADDR, 0xfee0_0000 | (destination.0 & 0xff) << 12);
-        if self.capabilities.extended_interrupt_mode() {
-            self.registers.write(PEUADDR, destination.0 & !0xff);
-        }
-        self.mask_page_request_interrupt(false);
-        Ok(())
-    }
-
-    fn mask_page_request_interrupt(&mut self, masked: bool) {
-        let kept = self.registers.read(PECTL) & !(EVENT_CONTROL_MASKED | EVENT_CONTROL_PENDING);
-        self.registers.write(PECTL, if masked { kept | EVENT_CONTROL_MASKED } else { kept });
+        self.direct_event(PAGE_REQUEST_EVENT, interrupt)
     }
 
     /// Reports pending page requests, the oldest first, and answers every group whose last request was among them as

@@ -3,9 +3,10 @@
 //! what translation permits.
 
 use crate::error::{Error, Step};
+use crate::registers::Registers;
 use crate::spec::registers::*;
+use crate::unit::Unit;
 use crate::wait::{Clock, wait_for};
-use crate::{Registers, Unit};
 use addr::HostPhys;
 
 /// The regions as the registers have them; a region that the unit does not have is `None`.

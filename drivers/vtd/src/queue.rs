@@ -10,12 +10,13 @@
 //! ([`crate::recovery`]); so at most half of the ring is under way, and a batch that is longer is cut into several.
 
 use crate::error::QueueError;
+use crate::memory::DmaMemory;
 use crate::recovery::{Recovery, Sources};
+use crate::registers::Registers;
 use crate::ring::{Port, Ring};
 use crate::spec::invalidation::Descriptor;
 use crate::spec::registers::{FSTS, FaultStatus, IQH, Window};
 use crate::wait::{Clock, Deadline};
-use crate::{DmaMemory, Registers};
 
 /// A batch that hardware has been told of: which sequence numbers its waits write.
 #[must_use = "nothing is done before the batch is complete"]

@@ -6,11 +6,12 @@
 //!   submitted again, except what is for that device. Who asked is told which device it is.
 
 use crate::error::QueueError;
+use crate::memory::DmaMemory;
+use crate::registers::Registers;
 use crate::ring::{Port, Ring};
 use crate::spec::capability::Capabilities;
 use crate::spec::invalidation::{Descriptor, DescriptorType, Drain};
 use crate::spec::registers::{FSTS, FaultStatus, IQERCD, IQERCD_ICESID_SHIFT, IQERCD_ITESID_SHIFT};
-use crate::{DmaMemory, Registers};
 use addr::Bdf;
 use core::sync::atomic::{Ordering, fence};
 
@@ -209,7 +210,7 @@ impl Recovery {
 
 /// A descriptor that invalidates more than this one, and what this one does.
 fn wider(descriptor: Descriptor, capabilities: Capabilities) -> Option<Descriptor> {
-    let drain = Drain { writes: capabilities.write_draining(), reads: capabilities.read_draining() };
+    let drain = Drain::of(capabilities);
     let wider = match descriptor.descriptor_type() {
         DescriptorType::ContextCache => Descriptor::context_cache_global(),
         DescriptorType::Iotlb => Descriptor::iotlb_global(drain),

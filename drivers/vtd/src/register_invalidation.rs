@@ -1,8 +1,8 @@
 //! Invalidation by registers (section 6.5.1), for a unit that has no queue: one command at a time, each awaited. Only
 //! the context cache and the IOTLB have registers; without a queue there are no device-TLBs and no interrupt remapping.
 
-use crate::Registers;
 use crate::error::QueueError;
+use crate::registers::Registers;
 use crate::ring::Port;
 use crate::spec::invalidation::{Descriptor, DescriptorType};
 use crate::spec::registers::*;

@@ -1,11 +1,12 @@
 //! The ring of the invalidation queue and its status words: what lies where, and what must not be overwritten.
 
 use crate::error::QueueError;
+use crate::memory::DmaMemory;
 use crate::memory::{at, publish};
+use crate::registers::Registers;
 use crate::spec::capability::Capabilities;
 use crate::spec::invalidation::{Descriptor, DescriptorWidth};
 use crate::spec::registers::{IQ_OFFSET_MASK, IQH, IQT, Window};
-use crate::{DmaMemory, Registers};
 use addr::HostPhys;
 use core::sync::atomic::{Ordering, fence};
 

@@ -7,10 +7,12 @@
 //! [`Unit::enable_translation`], unless the protected memory regions hold them back.
 
 use crate::error::{Error, Step};
+use crate::platform::Platform;
+use crate::registers::Registers;
 use crate::spec::interrupt::DestinationMode;
 use crate::spec::registers::*;
+use crate::unit::Unit;
 use crate::wait::{Clock, Deadline};
-use crate::{Registers, Unit};
 
 /// What becomes of a unit that is found at work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,16 +25,6 @@ pub enum Handover {
     StopProtected,
     /// Off with what is on. Devices reach all memory until [`Unit::enable_translation`]: only where none can be active.
     Stop,
-}
-
-/// What the machine's firmware demands, by the flags of its DMAR table (section 8.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Platform {
-    /// DMA_CTRL_PLATFORM_OPT_IN_FLAG: firmware has held DMA back from the start and asks for no moment without.
-    /// [`Handover::Stop`] of a unit that translates is refused, and of one that does not, its regions are closed.
-    pub dma_control_opt_in: bool,
-    /// X2APIC_OPT_OUT: the processors are not to be in x2APIC mode. An interrupt table for it is refused.
-    pub x2apic_opt_out: bool,
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {

@@ -4,14 +4,15 @@ use crate::device_tlb::DeviceTlbs;
 use crate::error::{Error, Step};
 use crate::interface::Interface;
 use crate::interrupt_table::InterruptTable;
+use crate::memory::DmaMemory;
 use crate::memory::publish;
+use crate::mode::{Scalable, TranslationMode};
 use crate::page_request_queue::PageRequestQueue;
-use crate::scalable::Scalable;
+use crate::platform::Platform;
+use crate::registers::Registers;
 use crate::spec::capability::Capabilities;
 use crate::spec::registers::*;
-use crate::takeover::Platform;
 use crate::wait::{Clock, DEFAULT_TIMEOUT_US, read_present, wait_for};
-use crate::{DmaMemory, Registers};
 use addr::{HostPhys, PAGE_SIZE};
 
 /// One remapping unit. See the [crate documentation](crate) for the order of its methods.
@@ -36,7 +37,7 @@ pub struct Unit<R, C> {
     pub(crate) root_table_set: bool,
     pub(crate) translation: bool,
     /// What is done otherwise in scalable mode; `None` in legacy mode.
-    pub(crate) scalable: Option<Scalable<R, C>>,
+    pub(crate) scalable: Option<Scalable<Self>>,
     pub(crate) interrupt_table: Option<InterruptTable>,
     pub(crate) interrupt_remapping: bool,
     pub(crate) page_requests: Option<PageRequestQueue>,
@@ -109,6 +110,21 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// How long hardware may take for a command, in microseconds; [`DEFAULT_TIMEOUT_US`] unless set.
     pub fn set_timeout_us(&mut self, timeout_us: u64) {
         self.timeout_us = timeout_us;
+    }
+
+    /// The mode that the unit is used in.
+    pub fn translation_mode(&self) -> TranslationMode {
+        if self.scalable.is_some() { TranslationMode::Scalable } else { TranslationMode::Legacy }
+    }
+
+    /// Whether hardware's walks of page tables are coherent with the processors' caches: otherwise whoever owns a table
+    /// must write back each entry that it changes. In legacy mode ECAP.C says it of all tables; in scalable mode
+    /// ECAP.SMPWC says it of page tables, and ECAP.C of the driver's own.
+    pub fn page_walks_are_coherent(&self) -> bool {
+        match self.translation_mode() {
+            TranslationMode::Legacy => self.capabilities.coherent(),
+            TranslationMode::Scalable => self.capabilities.scalable_page_walk_coherency(),
+        }
     }
 
     /// Whether the driver has turned translation on.

@@ -1,7 +1,7 @@
 //! Waiting for hardware, never for ever.
 
-use crate::Registers;
 use crate::error::{Error, Step};
+use crate::registers::Registers;
 use crate::spec::registers::{ReadOnly, Readable, Register, Width, Window};
 
 /// How long hardware may take for a command before it counts as broken, in microseconds. Real units answer within

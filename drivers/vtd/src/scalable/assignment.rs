@@ -1,37 +1,17 @@
 //! What a unit in scalable mode does for the calls that legacy mode has too: the whole device at once.
 
-use super::tables::{directory_entries, pasid_entry, read_context, read_pasid_entry, table};
+use super::deny::Domains;
+use super::tables::{pasid_entry, read_context, read_pasid_entry};
 use super::through::Through;
-use super::translation::Translation;
 use crate::error::Error;
-use crate::memory::{at, store};
+use crate::memory::DmaMemory;
+use crate::mode::{Assignment, Gap};
+use crate::registers::Registers;
 use crate::spec::invalidation::{Descriptor, Drain};
-use crate::spec::pasid::{TABLE_ENTRIES, TABLE_ENTRY_BYTES};
-use crate::spec::scalable_context::PRESENT;
-use crate::tables::{Assignment, Gap};
+use crate::translation::{Attachment, Translation};
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId, HostPhys};
-
-/// The most domain ids that are invalidated one by one; of more, everything is.
-const MAXIMUM_DOMAINS: usize = 8;
-
-/// The domain ids of some entries.
-#[derive(Default)]
-struct Domains {
-    list: [Option<DomainId>; MAXIMUM_DOMAINS],
-    too_many: bool,
-}
-
-impl Domains {
-    fn add(&mut self, domain: DomainId) {
-        let place = self.list.iter_mut().find(|place| place.is_none_or(|known| known == domain));
-        match place {
-            Some(place) => *place = Some(domain),
-            None => self.too_many = true,
-        }
-    }
-}
 
 /// [`Unit::assign`]: requests without PASID by a second-stage table.
 pub(super) fn change<R: Registers, C: Clock>(
@@ -46,7 +26,8 @@ pub(super) fn change<R: Registers, C: Clock>(
     if device_tlb.is_some() {
         unit.check_device_tlb(source)?;
     }
-    unit.change_attachment(memory, source, None, domain, Translation::SecondStage { table, levels }, gap)?;
+    let translation = Translation::SecondStage { table, levels };
+    unit.attach_scalable(memory, Attachment { source, pasid: None, domain, translation }, gap)?;
     unit.set_device_tlb(memory, source, device_tlb)
 }
 
@@ -87,44 +68,7 @@ pub(super) fn clear<R: Registers, C: Clock>(
     }
 }
 
-/// `Unit::deny`: takes everything from a device, without telling hardware.
-pub(super) fn deny<R: Registers, C: Clock>(unit: &mut Unit<R, C>, memory: &mut dyn DmaMemory, source: Bdf) -> bool {
-    let denied = unit.deny_all(&mut Through(memory), source).is_some();
-    unit.device_tlbs.remove(source);
-    denied
-}
-
 impl<R: Registers, C: Clock> Unit<R, C> {
-    /// Makes the context entry and every PASID table entry of a device not present, each by one store. Answers under
-    /// which domain ids something may be cached; `None` if there was nothing.
-    fn deny_all<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Option<Domains> {
-        let context_entry = self.scalable_context(memory, source)?;
-        let context = read_context(memory, context_entry);
-        if !context.is_present() {
-            return None;
-        }
-        // The directory stays the device's, for the next time.
-        store(memory, self.capabilities, context_entry, context.low & !PRESENT);
-        let mut domains = Domains::default();
-        for entry in directory_entries(context) {
-            if let Some(pasids) = table(memory.read_u64(entry)) {
-                self.deny_table(memory, pasids, &mut domains);
-            }
-        }
-        Some(domains)
-    }
-
-    fn deny_table<M: DmaMemory>(&self, memory: &mut M, pasids: HostPhys, domains: &mut Domains) {
-        for offset in (0..TABLE_ENTRIES * TABLE_ENTRY_BYTES).step_by(TABLE_ENTRY_BYTES as usize) {
-            let entry = at(pasids, offset);
-            let old = read_pasid_entry(memory, entry);
-            if old.is_present() {
-                store(memory, self.capabilities, entry, 0);
-                domains.add(old.domain());
-            }
-        }
-    }
-
     /// Makes hardware forget a device: its context entry, then the PASID table entries that it had, then their
     /// translations (section 6.5.3.3).
     fn forget_all<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf, domains: &Domains) -> Result<(), Error> {
@@ -140,8 +84,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     }
 
     fn forget_each<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf, domains: &Domains) -> Result<(), Error> {
-        let drain = Drain { writes: self.capabilities.write_draining(), reads: self.capabilities.read_draining() };
-        let domains = domains.list.into_iter().flatten();
+        let drain = Drain::of(self.capabilities);
+        let domains = domains.iter();
         let pasids = domains.clone().map(Descriptor::pasid_cache_domain);
         let pages = domains.map(|domain| Descriptor::iotlb_domain(domain, drain));
         let unit = core::iter::once(Descriptor::context_cache_device(DomainId(0), source)).chain(pasids).chain(pages);

@@ -1,14 +1,16 @@
 //! Device-TLBs in scalable mode: a device has one for all of its PASIDs.
 
 use super::tables::read_context;
-use crate::device_tlb::{self, DeviceTlb, Holds};
+use crate::device_tlb::{DeviceTlb, Holds};
 use crate::error::{Error, Step};
+use crate::memory::DmaMemory;
 use crate::memory::store;
+use crate::registers::Registers;
 use crate::spec::invalidation::Descriptor;
 use crate::spec::pasid::Pasid;
 use crate::spec::scalable_context::ScalableContextEntry;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId};
 
 impl<R: Registers, C: Clock> Unit<R, C> {
@@ -32,16 +34,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.check_device_tlb(source)?;
         }
         self.set_device_tlb(memory, source, device_tlb)
-    }
-
-    pub(super) fn check_device_tlb(&self, source: Bdf) -> Result<(), Error> {
-        if !device_tlb::supported(self.capabilities) {
-            return Err(Error::Unsupported { capability: "device-TLBs (ECAP.DT)" });
-        }
-        if !self.device_tlbs.has_room(source) {
-            return Err(Error::TooManyDeviceTlbs(source));
-        }
-        Ok(())
     }
 
     /// Changes DTE by one store, if it is to change, and makes hardware see it.

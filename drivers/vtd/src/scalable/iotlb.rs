@@ -2,10 +2,12 @@
 
 use crate::error::Error;
 use crate::iotlb::IotlbInvalidated;
+use crate::memory::DmaMemory;
+use crate::registers::Registers;
 use crate::spec::invalidation::Descriptor;
 use crate::spec::pasid::Pasid;
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{DomainId, Iova, PAGE_SIZE};
 use paging::{InputAddress, Invalidation};
 

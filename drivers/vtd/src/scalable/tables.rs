@@ -4,14 +4,16 @@
 //! its PASID directory, in a context entry that is not present, and uses it again.
 
 use crate::error::{Error, Step};
+use crate::memory::DmaMemory;
 use crate::memory::{at, publish, store};
+use crate::registers::Registers;
 use crate::spec::invalidation::Descriptor;
 use crate::spec::pasid::{self, Pasid, PasidEntry};
 use crate::spec::scalable_context::{
     DirectorySize, PRESENT, ScalableContextEntry, TABLE_MASK, context_entry_offset, root_half, root_half_offset,
 };
+use crate::unit::Unit;
 use crate::wait::Clock;
-use crate::{DmaMemory, Registers, Unit};
 use addr::{Bdf, DomainId, HostPhys, PAGE_SIZE};
 
 /// The context entry at an address.

@@ -1,6 +1,6 @@
 //! Memory of any kind as one type: what stands behind a pointer to a function cannot be generic.
 
-use crate::DmaMemory;
+use crate::memory::DmaMemory;
 use addr::HostPhys;
 use paging::TableMemory;
 

@@ -1,6 +1,7 @@
 //! Invalidation queue descriptors (section 6.5.2), and what of them the invalidation registers say in their own way
 //! (sections 11.4.6.1 and 11.4.6.2).
 
+use super::capability::Capabilities;
 use addr::{Bdf, DomainId, HostPhys, Iova};
 
 /// How wide the places of the queue are (IQA.DW).
@@ -77,6 +78,11 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// All that a unit can drain (CAP.DWD, CAP.DRD).
+    pub const fn of(capabilities: Capabilities) -> Self {
+        Self { writes: capabilities.write_draining(), reads: capabilities.read_draining() }
+    }
+
     const fn bits(self) -> u64 {
         (self.writes as u64) << 6 | (self.reads as u64) << 7
     }

@@ -27,7 +27,7 @@
 //! # }
 //! ```
 
-use crate::Registers;
+use crate::registers::Registers;
 use bitflags::bitflags;
 use core::marker::PhantomData;
 

@@ -1,51 +1,11 @@
-//! How requests are translated, and what a unit must have for it.
+//! The PASID table entry that says how requests are translated, and what a unit must have for it.
 
+use crate::checks::check_table;
 use crate::error::Error;
 use crate::spec::capability::{Capabilities, Levels};
 use crate::spec::pasid::{Common, FIRST_STAGE, NESTED, PASS_THROUGH, PasidEntry, SECOND_STAGE};
+use crate::translation::Translation;
 use addr::{DomainId, GuestPhys, HostPhys, PAGE_SIZE};
-
-/// How the requests of a device, or of one PASID of it, are translated. The tables stay their owner's, and must live
-/// until the translation is replaced or taken away.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Translation {
-    /// By a second-stage table: 3, 4 or 5 levels, as CAP.SAGAW allows.
-    SecondStage {
-        /// The root of the table.
-        table: HostPhys,
-        /// Its levels.
-        levels: Levels,
-    },
-    /// By a first-stage table, in the format of a processor's own: 4 levels, or 5 with CAP.FS5LP. Scalable mode only.
-    FirstStage {
-        /// The root of the table.
-        table: HostPhys,
-        /// Its levels.
-        levels: Levels,
-    },
-    /// By a guest's first-stage table and then by its second-stage table, which also says where the guest's table is.
-    /// Scalable mode only.
-    Nested {
-        /// The root of the first-stage table, where the guest sees it.
-        first: GuestPhys,
-        /// Its levels: 4, or 5 with CAP.FS5LP.
-        first_levels: Levels,
-        /// The root of the second-stage table. All translations under one domain id must have the same.
-        second: HostPhys,
-        /// Its levels.
-        second_levels: Levels,
-    },
-    /// An address is itself: the device reaches all of memory.
-    PassThrough,
-}
-
-/// Refuses what is no page for the root of a table.
-pub(crate) fn check_table(table: HostPhys) -> Result<(), Error> {
-    match table.as_u64() == 0 || !table.is_aligned(PAGE_SIZE) || table.as_u64() >> 52 != 0 {
-        true => Err(Error::BadTable(table)),
-        false => Ok(()),
-    }
-}
 
 fn need(present: bool, capability: &'static str) -> Result<(), Error> {
     if present { Ok(()) } else { Err(Error::Unsupported { capability }) }
