@@ -9,7 +9,7 @@ use x86_64::instructions::tables::lidt;
 use x86_64::structures::DescriptorTablePointer;
 
 use crate::probes::control::{self, CACHE_DISABLE, NOT_WRITE_THROUGH};
-use crate::{guest, trap};
+use crate::trap;
 use addr::{GuestPhys, Vector};
 
 /// 1 GiB: above the guest's memory, below the machine's devices; no memory is there in a guest, and none that matters
@@ -86,7 +86,7 @@ pub fn end(way: End) -> ! {
         }
     }
     report::say(format_args!("still here"));
-    guest::fail(format_args!("{}-went-on", way.name()))
+    report::fail(format_args!("{}-went-on", way.name()))
 }
 
 /// An interrupt comes while the stack pointer is at `place` and the program only stores to its own memory: the access that
@@ -119,5 +119,5 @@ pub const SELF_IPI: usize = 0x3f0;
 fn report_and_fail(frame: &mut Frame) {
     let (vector, error_code, rip) = (frame.vector(), frame.error_code, frame.rip);
     report::say(format_args!("vector {vector:#x} came, error code {error_code:#x}, at {rip:#x}"));
-    guest::fail(format_args!("vector-{vector}"))
+    report::fail(format_args!("vector-{vector}"))
 }

@@ -4,7 +4,6 @@ use crate::list::List;
 use crate::{bench, ends, probes, stacks, trap};
 use bootloader_api::config::Mapping;
 use bootloader_api::{BootInfo, BootloaderConfig, entry_point};
-use core::fmt;
 use core::panic::PanicInfo;
 use exitprobe::command_line::{BadOption, Task};
 use guest_support::{cpu, memory, report};
@@ -27,7 +26,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
     report::entry("probes", format_args!("none"));
     report::entry("guest", format_args!("running"));
     let Some(offset) = boot_info.physical_memory_offset.into_option() else {
-        fail(format_args!("no-physical-memory-mapping"));
+        report::fail(format_args!("no-physical-memory-mapping"));
     };
     memory::initialize(offset);
     stacks::initialize();
@@ -40,7 +39,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         Ok(Task::Probes) => {}
         Ok(Task::Bench) => {
             if let Err(reason) = bench::run() {
-                fail(format_args!("{reason}"));
+                report::fail(format_args!("{reason}"));
             }
             report::entry("guest", format_args!("done"));
             cpu::power_off()
@@ -48,27 +47,21 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
         Ok(Task::End(end)) => ends::end(end),
         Err(BadOption(word)) => {
             report::say(format_args!("\"{word}\" on the command line is not understood"));
-            fail(format_args!("bad-command-line"));
+            report::fail(format_args!("bad-command-line"));
         }
     }
 
     let mut list = List::default();
     probes::all(&mut list);
     if !list.finish() {
-        fail(format_args!("probes"));
+        report::fail(format_args!("probes"));
     }
     report::entry("guest", format_args!("done"));
-    cpu::power_off()
-}
-
-/// Reports why the guest failed, in one word, and powers off.
-pub fn fail(reason: fmt::Arguments) -> ! {
-    report::entry("guest", format_args!("failed reason={reason}"));
     cpu::power_off()
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
     report::say(format_args!("{info}"));
-    fail(format_args!("panic"))
+    report::fail(format_args!("panic"))
 }

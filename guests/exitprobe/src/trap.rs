@@ -250,7 +250,7 @@ fn exception(frame: &mut Frame) {
             "exception {vector}, error code {error_code:#x}, at {instruction:#x}, CR2 {cr2:#x}, rsp {:#x}",
             frame.rsp
         ));
-        crate::guest::fail(format_args!("exception-{vector}"))
+        report::fail(format_args!("exception-{vector}"))
     }
     CAUGHT.store(true, Relaxed);
     CAUGHT_VECTOR.store(vector, Relaxed);

@@ -29,7 +29,7 @@ fn main(boot_info: &'static mut BootInfo) -> ! {
             report::entry("guest", format_args!("done"));
             cpu::power_off()
         }
-        Err(reason) => fail(format_args!("{reason}")),
+        Err(reason) => report::fail(format_args!("{reason}")),
     }
 }
 
@@ -111,14 +111,8 @@ impl fmt::Display for ColonSeparated<'_> {
     }
 }
 
-/// Reports why the guest failed, in one word, and powers off.
-pub fn fail(reason: fmt::Arguments) -> ! {
-    report::entry("guest", format_args!("failed reason={reason}"));
-    cpu::power_off()
-}
-
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
     report::say(format_args!("{info}"));
-    fail(format_args!("panic"))
+    report::fail(format_args!("panic"))
 }

@@ -1,6 +1,6 @@
 //! The guest's vectors: interrupts are noted and counted, exceptions end the guest.
 
-use crate::{apic, guest, report};
+use crate::{apic, report};
 use addr::Vector;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -73,7 +73,7 @@ fn exception(frame: &Frame) -> ! {
     report::say(format_args!(
         "exception {vector}, error code {error_code:#x}, at {instruction:#x}, CR2 {fault_address:#x}"
     ));
-    guest::fail(format_args!("exception-{vector}"))
+    report::fail(format_args!("exception-{vector}"))
 }
 
 /// What has come since the last call.

@@ -1,5 +1,6 @@
 //! What a guest tells: sentences for people, and `report:` lines that the hypervisor reads.
 
+use crate::cpu;
 use crate::serial::{self, Serial};
 use core::fmt::{Arguments, Write};
 use spin::Once;
@@ -22,4 +23,10 @@ pub fn say(text: Arguments) {
 /// A line `report: key=value`. A value may carry further `key=value` pairs after a space.
 pub fn entry(key: &str, value: Arguments) {
     let _ = writeln!(Serial, "report: {key}={value}");
+}
+
+/// Reports why the guest failed, in one word, and powers off.
+pub fn fail(reason: Arguments) -> ! {
+    entry("guest", format_args!("failed reason={reason}"));
+    cpu::power_off()
 }

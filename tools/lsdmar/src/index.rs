@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use addr::HostPhys;
-use dmar::Dmar;
+use dmar::{DeviceScope, Dmar, ScopeType};
 
 use crate::text::acpi_name;
 
@@ -32,6 +32,22 @@ impl Index {
     /// The name of the ACPI device with this number.
     pub fn name(&self, device_number: u8) -> Option<&str> {
         self.names.get(&device_number).map(String::as_str)
+    }
+
+    /// What a scope names, without its address.
+    pub fn kind(&self, scope: &DeviceScope<'_>) -> String {
+        let id = scope.enumeration_id;
+        match scope.scope_type {
+            ScopeType::PciEndpoint => "PCI endpoint".into(),
+            ScopeType::PciSubHierarchy => "PCI bridge and all below".into(),
+            ScopeType::IoApic => format!("I/O APIC {id}"),
+            ScopeType::MsiCapableHpet => format!("HPET {id}"),
+            ScopeType::AcpiNamespaceDevice => match self.name(id) {
+                Some(name) => format!("ACPI device {id} {name}"),
+                None => format!("ACPI device {id}"),
+            },
+            ScopeType::Unknown(other) => format!("unknown type {other}"),
+        }
     }
 
     /// The number of the unit whose registers are there.

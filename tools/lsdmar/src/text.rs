@@ -1,8 +1,6 @@
 //! How addresses, sizes and names are written.
 
-use dmar::{Andd, DeviceScope, Dmar, ScopeType};
-
-use crate::index::Index;
+use dmar::{Andd, DeviceScope, Dmar};
 
 /// The first hop of a path with its bus, and the further ones behind arrows: `00:1c.0 → 00.0`.
 pub fn path(segment: u16, scope: &DeviceScope<'_>) -> String {
@@ -13,22 +11,6 @@ pub fn path(segment: u16, scope: &DeviceScope<'_>) -> String {
         text += &format!("{device:02x}.{function:x}");
     }
     text
-}
-
-/// What a scope names, without its address.
-pub fn kind(scope: &DeviceScope<'_>, index: &Index) -> String {
-    let id = scope.enumeration_id;
-    match scope.scope_type {
-        ScopeType::PciEndpoint => "PCI endpoint".into(),
-        ScopeType::PciSubHierarchy => "PCI bridge and all below".into(),
-        ScopeType::IoApic => format!("I/O APIC {id}"),
-        ScopeType::MsiCapableHpet => format!("HPET {id}"),
-        ScopeType::AcpiNamespaceDevice => match index.name(id) {
-            Some(name) => format!("ACPI device {id} {name}"),
-            None => format!("ACPI device {id}"),
-        },
-        ScopeType::Unknown(other) => format!("unknown type {other}"),
-    }
 }
 
 /// The name in an ANDD.

@@ -8,7 +8,7 @@ use dmar::{Andd, DeviceScope, DeviceScopes, Dmar, DmarError, Drhd, Rmrr, ScopeTy
 use crate::damage::short;
 use crate::index::Index;
 use crate::machine::Machine;
-use crate::text::{acpi_name, flags, kind, path, plural, printable, size};
+use crate::text::{acpi_name, flags, path, plural, printable, size};
 
 /// A line and what stands below it.
 struct Node {
@@ -171,10 +171,10 @@ impl Context<'_> {
     /// The lines of the scopes; `properties` says whether their flags mean something.
     fn scopes(&self, segment: u16, scopes: DeviceScopes<'_>, properties: bool) -> Vec<Node> {
         let good = scopes.iter().flatten();
-        let width = good.map(|scope| kind(&scope, &self.index).chars().count()).max().unwrap_or(0);
+        let width = good.map(|scope| self.index.kind(&scope).chars().count()).max().unwrap_or(0);
         let lines = scopes.iter().map(|scope| match scope {
             Ok(scope) => {
-                let mut text = format!("{:width$}  {}", kind(&scope, &self.index), path(segment, &scope));
+                let mut text = format!("{:width$}  {}", self.index.kind(&scope), path(segment, &scope));
                 if properties {
                     let _ = write!(text, "  {}", property_names(scope.flags).join(", "));
                 }

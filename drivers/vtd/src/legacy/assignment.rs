@@ -95,6 +95,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     }
 
     /// Gives a device a context entry, in the place of the one that it may have.
+    // Put into its caller, it would make programs larger by a quarter of itself.
+    #[inline(never)]
     fn change_entry<M: DmaMemory>(
         &mut self,
         memory: &mut M,

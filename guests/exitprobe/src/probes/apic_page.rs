@@ -2,7 +2,8 @@
 
 use super::control::{read_cr8, write_cr8};
 use super::priority::{COMMAND, ERROR_STATUS, TO_SELF};
-use super::{timer, wait_for};
+use super::timer;
+use super::waiting::wait_for;
 use crate::list::{Complaint, List, Verdict, ensure};
 use crate::trap::{self, SPURIOUS, TIMER, attempt};
 use addr::Vector;

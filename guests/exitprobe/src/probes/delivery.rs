@@ -3,7 +3,8 @@
 use super::paging::load;
 use super::priority::{IN_SERVICE, is_set, send};
 use super::space::{self, FRAMES, PRESENT, WRITABLE};
-use super::{timer, wait_for};
+use super::timer;
+use super::waiting::wait_for;
 use crate::list::{List, Verdict, ensure, note};
 use crate::trap::{self, DOUBLE_FAULT, PAGE_FAULT, TIMER};
 use addr::Vector;

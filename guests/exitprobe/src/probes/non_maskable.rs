@@ -2,7 +2,7 @@
 //! IPIs, and the rest of the delivery modes. In x2APIC mode, on a platform with one processor.
 
 use super::msr::write;
-use super::{pass, wait_for};
+use super::waiting::{pass, wait_for};
 use crate::list::{List, Verdict, ensure};
 use crate::trap::{self, Exception, NMI, step};
 use addr::Vector;

@@ -1,7 +1,7 @@
 //! Interrupt priorities: the order of delivery, the task priority, nesting, and the end of interrupt.
 
 use super::control::{read_cr8, write_cr8};
-use super::wait_for;
+use super::waiting::wait_for;
 use crate::list::{List, Verdict, ensure, note};
 use crate::trap;
 use addr::Vector;

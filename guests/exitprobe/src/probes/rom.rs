@@ -1,6 +1,7 @@
 //! Read-only memory: the 64 KiB below 1 MiB, where a PC has its BIOS and the guest finds what its loader told it.
 
 use super::priority::{COMMAND, TO_SELF};
+use super::waiting::pass;
 use crate::list::{List, Verdict, ensure};
 use crate::trap::{self, DEBUG, attempt, step};
 use addr::{GuestPhys, Vector};
@@ -162,7 +163,7 @@ fn executed() -> Verdict {
     trap::forget_interrupts();
     apic::write(COMMAND, TO_SELF | 0x61);
     x86_64::instructions::interrupts::enable();
-    super::pass(500);
+    pass(500);
     x86_64::instructions::interrupts::disable();
     ensure!(trap::count(Vector(0x61)) == 1, "no interrupt comes any more");
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::control::{read_cr0, read_cr4, write_cr0, write_cr4, write_cr8};
 use super::msr::{self, read, write};
+use super::waiting::pass;
 use crate::list::{List, Verdict, ensure, note};
 use crate::trap::{self, Exception, GENERAL_PROTECTION, SPURIOUS, TIMER};
 use exitprobe::hostile::Hostile;
@@ -152,7 +153,7 @@ fn local_apic() -> Verdict {
     write_cr8(0);
     trap::forget_interrupts();
     x86_64::instructions::interrupts::enable();
-    super::pass(2000);
+    pass(2000);
     x86_64::instructions::interrupts::disable();
     ensure!(trap::taken() == 0, "{} interrupts came after the APIC was disabled", trap::taken());
     Ok(())

@@ -1,6 +1,6 @@
 //! The local APIC's timer, and sleeping until it comes.
 
-use super::{pass, wait_for};
+use super::waiting::{pass, wait_for};
 use crate::list::{List, Verdict, ensure};
 use crate::trap::{self, TIMER};
 use core::arch::asm;
