@@ -150,6 +150,22 @@ impl Default for Configuration {
 }
 
 impl Configuration {
+    /// QEMU's unit as it is with interrupt remapping and extended interrupt mode.
+    pub fn qemu() -> Self {
+        Self {
+            coherent: false,
+            srtp_invalidates: false,
+            sirtp_invalidates: false,
+            fault_records: 1,
+            fault_offset: 0x220,
+            iotlb_offset: 0xf0,
+            posted_interrupts: false,
+            snoop_control: false,
+            zero_length_reads: false,
+            ..Self::default()
+        }
+    }
+
     /// The oldest kind of unit: nothing coherent, nothing invalidated by itself, one fault record, 4 KiB pages.
     pub fn minimal() -> Self {
         Self {
@@ -265,18 +281,7 @@ mod tests {
     #[test]
     fn capability_bits_stand_where_qemu_reports_them() {
         // QEMU 10 with intremap=on,eim=on: CAP 00d2008c222f0606, ECAP f00f5a.
-        let qemu = Configuration {
-            coherent: false,
-            srtp_invalidates: false,
-            sirtp_invalidates: false,
-            fault_records: 1,
-            fault_offset: 0x220,
-            iotlb_offset: 0xf0,
-            posted_interrupts: false,
-            snoop_control: false,
-            zero_length_reads: false,
-            ..Configuration::default()
-        };
+        let qemu = Configuration::qemu();
         assert_eq!(qemu.cap(), 0x00d2_008c_222f_0606);
         assert_eq!(qemu.ecap(), 0x00f0_0f5a);
         // The same with x-scalable-mode=on and x-pasid-mode=on, then with x-scalable-mode=on,x-flts=on; eim=off.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use model::registers::{GCMD, GSTS, IQA, IQE, IQT, IRE, IRTA, PMEN, QIE, RTADDR, SIRTP, SRTP, TE};
+use model::registers::{GSTS, IQA, IQE, IQT, IRE, PMEN, QIE, SIRTP, SRTP, TE};
 use model::{Access, Configuration, Interrupt, Latency, Reason};
 use support::*;
 use vtd::Error;
@@ -46,49 +46,15 @@ fn translation_is_never_on_with_anything_reachable() {
 fn what_firmware_left_on_is_stopped_and_its_caches_are_forgotten() {
     for (kind, configuration) in kinds() {
         let mut board = Board::probe(Configuration { protected_regions: true, ..configuration });
-        // Firmware's tables let the device reach everything: one context table, one domain.
+        firmware::set_to_work(&board, SECRET);
         let machine = &board.machine;
-        let levels = u64::from(board.levels().count());
-        let (root, contexts, tables, ring, irt) = (0x8_0000, 0x8_1000, 0x8_2000, 0x8_8000, 0x8_9000);
-        for page in (root..0x8_a000).step_by(4096) {
-            for at in (page..page + 4096).step_by(8) {
-                machine.unit(0, |_, memory| assert!(memory.store(at, &[0; 8])));
-            }
-        }
-        machine.store_u64(root, contexts | 1);
-        machine.store_u64(contexts + 16 * 0x18 + 8, 1 << 8 | (levels - 2));
-        machine.store_u64(contexts + 16 * 0x18, tables | 1);
-        for level in 0..levels - 1 {
-            machine.store_u64(tables + level * 4096, (tables + (level + 1) * 4096) | 3);
-        }
-        machine.store_u64(tables + (levels - 1) * 4096 + 8, SECRET | 3);
-        machine.unit(0, |unit, memory| {
-            memory.flush_all();
-            unit.set_latency(Latency::Immediate);
-        });
-        machine.write64(0, RTADDR, root);
-        machine.write32(0, GCMD, SRTP);
-        machine.write64(0, IQA, ring);
-        machine.write32(0, GCMD, QIE);
-        for (slot, low) in [0x11u64, 0x12].into_iter().enumerate() {
-            machine.store_u64(ring + 16 * slot as u64, low);
-        }
-        machine.write64(0, IQT, 32);
-        machine.write32(0, GCMD, QIE | TE);
-        machine.write64(0, IRTA, irt | 7);
-        machine.write32(0, GCMD, QIE | TE | SIRTP);
-        machine.store_u64(ring + 32, 0x04);
-        machine.write64(0, IQT, 48);
-        machine.write32(0, GCMD, QIE | TE | IRE);
+        machine.unit(0, |unit, _| unit.set_latency(Latency::Immediate));
         machine.write32(0, PMEN, 1 << 31);
         assert_eq!(board.write(NIC, 0x1000), Ok(SECRET), "{kind}");
         assert_eq!(machine.violations(0), [], "{kind}");
-        machine.unit(0, |unit, memory| {
-            memory.flush_all();
-            unit.set_latency(Latency::Looks(3));
-        });
+        machine.unit(0, |unit, _| unit.set_latency(Latency::Looks(3)));
 
-        // The queue of firmware stands in the middle of its ring, and its domain id is the driver's too.
+        // The domain id of firmware is the driver's too.
         let mut settings = SETTINGS;
         if !board.capabilities().extended_interrupt_mode() {
             settings.destination_mode = vtd::DestinationMode::XApic;

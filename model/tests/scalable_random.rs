@@ -12,6 +12,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
+use support::random::Random;
 use support::scalable::*;
 use support::{Board, Domain, GUESTS};
 use vtd::{Levels, Pasid, Translation};
@@ -77,27 +78,12 @@ impl Meant {
     }
 }
 
-/// A pseudo-random sequence.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len() as u64) as usize]
-    }
-
-    fn page(&mut self) -> u64 {
-        match self.below(3) {
-            0 => LARGE.start + self.below(4),
-            1 if self.below(8) == 0 => LARGE.end - 1,
-            _ => self.below(SMALL),
-        }
+/// A page: one of those that lie close, or of a large range.
+fn page(random: &mut Random) -> u64 {
+    match random.below(3) {
+        0 => LARGE.start + random.below(4),
+        1 if random.below(8) == 0 => LARGE.end - 1,
+        _ => random.below(SMALL),
     }
 }
 
@@ -156,7 +142,7 @@ impl Rig {
         let mut random = Random(seed);
         self.board.machine.on_event(move |machine, event| {
             for _ in 0..2 {
-                let (source, pasid, page) = (random.of(&SOURCES), random.of(&pasids), random.page());
+                let (source, pasid, page) = (random.of(&SOURCES), random.of(&pasids), page(&mut random));
                 let cold = write_cold(machine, source, pasid, page << 12);
                 let warm = write(machine, source, pasid, page << 12);
                 let (before, after) = &*meant.borrow();
@@ -183,7 +169,7 @@ impl Rig {
     fn check(&self, random: &mut Random) {
         let meant = &self.meant.borrow().1;
         for _ in 0..12 {
-            let (source, pasid, page) = (random.of(&SOURCES), random.of(&self.pasids), random.page());
+            let (source, pasid, page) = (random.of(&SOURCES), random.of(&self.pasids), page(random));
             let reached = write(&self.board.machine, source, pasid, page << 12).ok();
             assert_eq!(reached, meant.of(source, pasid, page), "{source:#x} {pasid:x?} page {page:#x}");
         }

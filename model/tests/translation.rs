@@ -7,6 +7,7 @@ use model::{Configuration, Eviction, Machine, Reason};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use support::random::Random;
 use support::*;
 
 const A: u64 = GUESTS;
@@ -205,18 +206,6 @@ fn an_assignment_before_the_root_table_is_set_stands_from_the_first_moment() {
         assert_eq!(write_cold(&board.machine, NIC, 0x1000), Ok(A), "{kind}");
         assert_eq!(board.write(NIC, 0x1000), Ok(A), "{kind}");
         board.done();
-    }
-}
-
-/// A pseudo-random sequence.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
     }
 }
 

@@ -1,6 +1,8 @@
 //! The driver's traits on a machine of the model.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod firmware;
+pub mod random;
 pub mod scalable;
 
 use addr::{ApicId, Bdf, DomainId, HostPhys, Iova, PageSize, Vector};
@@ -338,18 +340,7 @@ pub fn interrupt(machine: &Machine, source: Bdf, message: vtd::Message) -> Inter
 /// Units of every kind that makes a driver behave otherwise.
 pub fn kinds() -> Vec<(&'static str, Configuration)> {
     let base = Configuration::default;
-    let qemu = Configuration {
-        coherent: false,
-        srtp_invalidates: false,
-        sirtp_invalidates: false,
-        fault_records: 1,
-        fault_offset: 0x220,
-        iotlb_offset: 0xf0,
-        posted_interrupts: false,
-        snoop_control: false,
-        zero_length_reads: false,
-        ..base()
-    };
+    let qemu = Configuration::qemu();
     vec![
         ("server", base()),
         ("minimal", Configuration::minimal()),
