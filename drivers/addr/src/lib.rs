@@ -41,14 +41,14 @@ macro_rules! address {
                 }
             }
 
-            /// Rounded down to a multiple of `alignment`, which must be a power of two.
+            /// Rounded down to a multiple of `alignment`, a power of two; of another number, what comes out means nothing.
             pub const fn align_down(self, alignment: u64) -> Self {
-                Self(self.0 & !(alignment - 1))
+                Self(self.0 & !alignment.wrapping_sub(1))
             }
 
-            /// Whether the address is a multiple of `alignment`, which must be a power of two.
+            /// Whether the address is a multiple of `alignment`, a power of two; of another number, the answer means nothing.
             pub const fn is_aligned(self, alignment: u64) -> bool {
-                self.0 & (alignment - 1) == 0
+                self.0 & alignment.wrapping_sub(1) == 0
             }
         }
 

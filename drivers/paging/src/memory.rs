@@ -34,3 +34,30 @@ pub trait TableMemory {
         let _ = (table, entries);
     }
 }
+
+/// What is borrowed serves as what is owned, a `dyn TableMemory` too.
+impl<M: TableMemory + ?Sized> TableMemory for &mut M {
+    fn allocate_table(&mut self) -> Option<HostPhys> {
+        (**self).allocate_table()
+    }
+
+    fn free_table(&mut self, table: HostPhys) {
+        (**self).free_table(table);
+    }
+
+    fn read_entry(&self, table: HostPhys, index: usize) -> u64 {
+        (**self).read_entry(table, index)
+    }
+
+    fn write_entry(&mut self, table: HostPhys, index: usize, value: u64) {
+        (**self).write_entry(table, index, value);
+    }
+
+    fn fill_entry(&mut self, table: HostPhys, index: usize, value: u64) {
+        (**self).fill_entry(table, index, value);
+    }
+
+    fn publish(&mut self, table: HostPhys, entries: Range<usize>) {
+        (**self).publish(table, entries);
+    }
+}

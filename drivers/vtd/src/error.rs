@@ -8,15 +8,15 @@ use core::fmt;
 /// The step of a command that hardware did not answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Turning off the translation that firmware left on.
+    /// Turning off translation: what firmware left on, or the driver's own.
     StopTranslation,
-    /// Turning off the interrupt remapping that firmware left on.
+    /// Turning off interrupt remapping.
     StopInterruptRemapping,
     /// Blocking the compatibility-format interrupts that firmware let pass.
     BlockCompatibilityFormat,
-    /// Emptying the invalidation queue that firmware left on.
+    /// Emptying the invalidation queue that is to be turned off.
     DrainQueue,
-    /// Turning off the invalidation queue that firmware left on.
+    /// Turning off the invalidation queue.
     StopQueue,
     /// Clearing the faults that firmware left.
     ClearFaults,
@@ -263,4 +263,13 @@ impl fmt::Display for Error {
     }
 }
 
-impl core::error::Error for Error {}
+impl core::error::Error for QueueError {}
+
+impl core::error::Error for Error {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Invalidation(error) => Some(error),
+            _ => None,
+        }
+    }
+}

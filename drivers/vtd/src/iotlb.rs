@@ -10,7 +10,7 @@ use crate::spec::invalidation::{Descriptor, Drain};
 use crate::unit::Unit;
 use crate::wait::Clock;
 use addr::{DomainId, HostPhys, Iova, PAGE_SIZE};
-use paging::{InputAddress, Invalidation, InvalidationComplete};
+use paging::{Flush, InputAddress, Invalidation, InvalidationComplete};
 
 /// The most descriptors for one range. More cost hardware more than walking the rest of the domain again.
 const MAXIMUM_BLOCKS: u64 = 4;
@@ -189,6 +189,24 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.invalidate_iotlb(memory, [range])?;
         }
         Ok(IotlbInvalidated::of(change))
+    }
+
+    /// Ends a change of a second-stage table that this unit alone walks, under `domain` alone: makes the unit notice it, and
+    /// gives the tables that it detached back. Does both in one for whoever needs neither apart; with several units or
+    /// domain ids, or several changes at once, see [`Self::invalidate`] and [`Batch`](crate::Batch).
+    ///
+    /// # Errors
+    /// Those of [`Self::invalidate`]; the detached tables are lost then, for the unit may still walk them.
+    pub fn finish<M: DmaMemory, I: InputAddress>(
+        &mut self,
+        memory: &mut M,
+        domain: DomainId,
+        flush: Flush<I>,
+    ) -> Result<(), Error> {
+        let Some(change) = flush.invalidation() else { return Ok(()) };
+        let proof = self.invalidate(memory, domain, change)?;
+        // The proof is of this very change, and not refused.
+        flush.complete(&proof, memory).or(Ok(()))
     }
 
     /// Invalidates parts of the IOTLB, in batches of one wait each, and returns when hardware no longer holds or

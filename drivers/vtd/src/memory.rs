@@ -35,6 +35,29 @@ pub trait DmaMemory: TableMemory {
     fn write_back(&mut self, address: HostPhys, bytes: u64);
 }
 
+/// What is borrowed serves as what is owned, a `dyn DmaMemory` too.
+impl<M: DmaMemory + ?Sized> DmaMemory for &mut M {
+    fn allocate_contiguous(&mut self, pages: usize, alignment: u64) -> Option<HostPhys> {
+        (**self).allocate_contiguous(pages, alignment)
+    }
+
+    fn read_u64(&self, address: HostPhys) -> u64 {
+        (**self).read_u64(address)
+    }
+
+    fn write_u64(&mut self, address: HostPhys, value: u64) {
+        (**self).write_u64(address, value);
+    }
+
+    fn exchange_u128(&mut self, address: HostPhys, old: [u64; 2], new: [u64; 2]) -> bool {
+        (**self).exchange_u128(address, old, new)
+    }
+
+    fn write_back(&mut self, address: HostPhys, bytes: u64) {
+        (**self).write_back(address, bytes);
+    }
+}
+
 /// Writes a range back where the unit does not look into the processors' caches.
 pub(crate) fn publish<M: DmaMemory>(memory: &mut M, capabilities: Capabilities, address: HostPhys, bytes: u64) {
     if !capabilities.coherent() {

@@ -84,6 +84,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.direct_event(PAGE_REQUEST_EVENT, interrupt)
     }
 
+    /// Lets nothing of page requests reach software any more.
+    pub(crate) fn disable_page_requests(&mut self) {
+        if self.page_requests.take().is_some() {
+            self.mask_event(PAGE_REQUEST_EVENT, true);
+        }
+    }
+
     /// Reports pending page requests, the oldest first, and answers every group whose last request was among them as
     /// `handle` says for that request; `None` leaves the answer to [`Self::respond_to_page_request`]. What `handle`
     /// answers for other requests of a group is not looked at. Does a bounded amount of work however fast devices ask: at most

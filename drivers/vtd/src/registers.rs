@@ -15,3 +15,21 @@ pub trait Registers {
     /// Writes 64 bits at an offset that is a multiple of 8.
     fn write64(&mut self, offset: u16, value: u64);
 }
+
+impl<R: Registers + ?Sized> Registers for &mut R {
+    fn read32(&self, offset: u16) -> u32 {
+        (**self).read32(offset)
+    }
+
+    fn read64(&self, offset: u16) -> u64 {
+        (**self).read64(offset)
+    }
+
+    fn write32(&mut self, offset: u16, value: u32) {
+        (**self).write32(offset, value);
+    }
+
+    fn write64(&mut self, offset: u16, value: u64) {
+        (**self).write64(offset, value);
+    }
+}

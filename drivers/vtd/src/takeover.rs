@@ -86,9 +86,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.command(Step::StopInterruptRemapping, Global::INTERRUPT_REMAPPING, false)?;
         }
         if on.contains(Global::QUEUED_INVALIDATION) {
-            // Turning the queue off while hardware works on it is undefined (section 6.5.2).
-            self.drain_firmware_queue()?;
-            self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)?;
+            self.stop_queue()?;
         }
         self.stopped = true;
         Ok(())
@@ -134,7 +132,13 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         Ok(())
     }
 
-    fn drain_firmware_queue(&mut self) -> Result<(), Error> {
+    /// Turns the queue off, empty: to do so while hardware works on it is undefined (section 6.5.2).
+    pub(crate) fn stop_queue(&mut self) -> Result<(), Error> {
+        self.drain_queue()?;
+        self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)
+    }
+
+    fn drain_queue(&mut self) -> Result<(), Error> {
         let deadline = Deadline::new(&self.clock, self.timeout_us);
         loop {
             let late = deadline.passed(&self.clock);

@@ -55,6 +55,11 @@ impl Memory {
         self.frames.borrow().allocated
     }
 
+    /// Where memory begins that was never handed out.
+    pub fn end(&self) -> u64 {
+        self.frames.borrow().next
+    }
+
     fn fill(&mut self, page: u64, value: u64) {
         // Not a store that hardware may watch entry by entry: nobody points to the page.
         let word = value.to_le_bytes();
@@ -232,11 +237,8 @@ impl Board {
 
     /// A driver that has taken every step.
     pub fn up(configuration: Configuration) -> Self {
-        let settings = match configuration.extended_interrupt_mode {
-            true => SETTINGS,
-            false => vtd::Configuration { destination_mode: DestinationMode::XApic, ..SETTINGS },
-        };
         let mut board = Self::probe(configuration);
+        let settings = board.settings();
         board.unit.bring_up(&mut board.memory, &settings).expect("the unit comes up");
         assert_eq!(board.machine.violations(0), []);
         board
@@ -245,13 +247,17 @@ impl Board {
     /// The same without interrupt remapping, for units that may have no queue.
     pub fn up_without_interrupts(configuration: Configuration) -> Self {
         let mut board = Self::probe(configuration);
-        let settings = vtd::Configuration { interrupt_entries: None, ..SETTINGS };
-        let settings = match board.capabilities().extended_interrupt_mode() {
-            true => settings,
-            false => vtd::Configuration { destination_mode: DestinationMode::XApic, ..settings },
-        };
+        let settings = vtd::Configuration { interrupt_entries: None, ..board.settings() };
         board.unit.bring_up(&mut board.memory, &settings).expect("the unit comes up");
         board
+    }
+
+    /// What the unit is brought up with: destinations of the form that it has.
+    pub fn settings(&self) -> vtd::Configuration {
+        match self.capabilities().extended_interrupt_mode() {
+            true => SETTINGS,
+            false => vtd::Configuration { destination_mode: DestinationMode::XApic, ..SETTINGS },
+        }
     }
 
     pub fn capabilities(&self) -> Capabilities {
@@ -298,11 +304,7 @@ impl Board {
     }
 
     pub fn flush(&mut self, domain: &Domain, flush: Flush<Iova>) {
-        let Some(change) = flush.invalidation().copied() else {
-            return flush.complete(&paging::NeverLoaded, &mut self.memory).unwrap();
-        };
-        let proof = self.unit.invalidate(&mut self.memory, domain.id, &change).expect("the invalidation completes");
-        flush.complete(&proof, &mut self.memory).expect("the proof covers the change");
+        self.unit.finish(&mut self.memory, domain.id, flush).expect("the invalidation completes");
     }
 
     pub fn assign(&mut self, source: Bdf, domain: &Domain) {
@@ -313,6 +315,11 @@ impl Board {
     /// Where a device's write ends up.
     pub fn write(&self, source: Bdf, iova: u64) -> Result<u64, Reason> {
         write(&self.machine, source, iova)
+    }
+
+    /// Where a device's write ends up if the unit remembers nothing.
+    pub fn write_cold(&self, source: Bdf, iova: u64) -> Result<u64, Reason> {
+        write_cold(&self.machine, source, iova)
     }
 
     /// Ends a test: the driver broke no rule.

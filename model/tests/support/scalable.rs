@@ -1,18 +1,15 @@
 //! Units in scalable mode, and a guest that has first-stage tables of its own.
 
-use super::{Board, MEMORY, Memory, SETTINGS};
+use super::{Board, MEMORY, Memory};
 use addr::{GuestPhys, HostPhys, Iova, PageSize};
 use model::{Access, Configuration, Machine, Reason, Request};
 use paging::{FirstStage, Flush, PageTable, Permissions, TableMemory};
-use vtd::{DestinationMode, Pasid};
+use vtd::Pasid;
 
 /// A unit in scalable mode, up. Requests without PASID are those of `rid_pasid`.
 pub fn up(configuration: Configuration, rid_pasid: u32) -> Board {
     let mut board = probe(configuration, rid_pasid);
-    let settings = match board.capabilities().extended_interrupt_mode() {
-        true => SETTINGS,
-        false => vtd::Configuration { destination_mode: DestinationMode::XApic, ..SETTINGS },
-    };
+    let settings = board.settings();
     board.unit.bring_up(&mut board.memory, &settings).expect("the unit comes up");
     assert_eq!(board.machine.violations(0), []);
     board.machine.watch_time();

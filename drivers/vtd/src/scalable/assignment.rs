@@ -2,7 +2,6 @@
 
 use super::deny::Domains;
 use super::tables::{pasid_entry, read_context, read_pasid_entry};
-use super::through::Through;
 use crate::error::Error;
 use crate::memory::DmaMemory;
 use crate::mode::{Assignment, Gap};
@@ -16,19 +15,18 @@ use addr::{Bdf, DomainId, HostPhys};
 /// [`Unit::assign`]: requests without PASID by a second-stage table.
 pub(super) fn change<R: Registers, C: Clock>(
     unit: &mut Unit<R, C>,
-    memory: &mut dyn DmaMemory,
+    mut memory: &mut dyn DmaMemory,
     source: Bdf,
     assignment: Assignment,
     gap: Gap,
 ) -> Result<(), Error> {
-    let memory = &mut Through(memory);
     let Assignment { domain, table, levels, device_tlb } = assignment;
     if device_tlb.is_some() {
         unit.check_device_tlb(source)?;
     }
     let translation = Translation::SecondStage { table, levels };
-    unit.attach_scalable(memory, Attachment { source, pasid: None, domain, translation }, gap)?;
-    unit.set_device_tlb(memory, source, device_tlb)
+    unit.attach_scalable(&mut memory, Attachment { source, pasid: None, domain, translation }, gap)?;
+    unit.set_device_tlb(&mut memory, source, device_tlb)
 }
 
 /// [`Unit::assignment`]: the table of requests without PASID, the second-stage table if there are two.
@@ -54,15 +52,14 @@ pub(super) fn assignment<R: Registers, C: Clock>(
 /// [`Unit::clear`]: every PASID of the device.
 pub(super) fn clear<R: Registers, C: Clock>(
     unit: &mut Unit<R, C>,
-    memory: &mut dyn DmaMemory,
+    mut memory: &mut dyn DmaMemory,
     source: Bdf,
 ) -> Result<(), Error> {
-    let memory = &mut Through(memory);
-    match unit.deny_all(memory, source) {
-        Some(domains) => unit.forget_all(memory, source, &domains),
+    match unit.deny_all(&mut memory, source) {
+        Some(domains) => unit.forget_all(&mut memory, source, &domains),
         // Not present is not forgotten, if it was an invalidation that failed before.
-        None if unit.poisoned && unit.scalable_context(memory, source).is_some() => {
-            unit.invalidate_all_translations(memory)
+        None if unit.poisoned && unit.scalable_context(&memory, source).is_some() => {
+            unit.invalidate_all_translations(&mut memory)
         }
         None => Ok(()),
     }

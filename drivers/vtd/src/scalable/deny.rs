@@ -1,7 +1,6 @@
 //! Taking everything from a device, without telling hardware.
 
 use super::tables::{directory_entries, read_context, read_pasid_entry, table};
-use super::through::Through;
 use crate::memory::{DmaMemory, at, store};
 use crate::registers::Registers;
 use crate::spec::pasid::{TABLE_ENTRIES, TABLE_ENTRY_BYTES};
@@ -35,8 +34,8 @@ impl Domains {
 }
 
 /// `Unit::deny`: takes everything from a device, without telling hardware.
-pub(super) fn deny<R: Registers, C: Clock>(unit: &mut Unit<R, C>, memory: &mut dyn DmaMemory, source: Bdf) -> bool {
-    let denied = unit.deny_all(&mut Through(memory), source).is_some();
+pub(super) fn deny<R: Registers, C: Clock>(unit: &mut Unit<R, C>, mut memory: &mut dyn DmaMemory, source: Bdf) -> bool {
+    let denied = unit.deny_all(&mut memory, source).is_some();
     unit.device_tlbs.remove(source);
     denied
 }

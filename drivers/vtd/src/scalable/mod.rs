@@ -16,7 +16,6 @@ mod device_tlb;
 mod iotlb;
 mod pasid_entry;
 mod tables;
-mod through;
 
 use crate::error::{Error, Step};
 use crate::mode::Scalable;
