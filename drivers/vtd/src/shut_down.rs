@@ -41,7 +41,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             }
         }
         if on.contains(Global::QUEUED_INVALIDATION) {
-            self.stop_queue()?;
+            self.drain_queue()?;
+            self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)?;
         }
         self.disable_page_requests();
         (self.interface, self.root_table, self.interrupt_table, self.scalable) = (None, None, None, None);

@@ -86,7 +86,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.command(Step::StopInterruptRemapping, Global::INTERRUPT_REMAPPING, false)?;
         }
         if on.contains(Global::QUEUED_INVALIDATION) {
-            self.stop_queue()?;
+            self.drain_queue()?;
+            self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)?;
         }
         self.stopped = true;
         Ok(())
@@ -132,13 +133,8 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         Ok(())
     }
 
-    /// Turns the queue off, empty: to do so while hardware works on it is undefined (section 6.5.2).
-    pub(crate) fn stop_queue(&mut self) -> Result<(), Error> {
-        self.drain_queue()?;
-        self.command(Step::StopQueue, Global::QUEUED_INVALIDATION, false)
-    }
-
-    fn drain_queue(&mut self) -> Result<(), Error> {
+    /// Waits until the queue is empty: turning it off while hardware works on it is undefined (section 6.5.2).
+    pub(crate) fn drain_queue(&mut self) -> Result<(), Error> {
         let deadline = Deadline::new(&self.clock, self.timeout_us);
         loop {
             let late = deadline.passed(&self.clock);
