@@ -2,10 +2,11 @@
 
 mod support;
 
+use addr::{ApicId, Vector};
 use model::registers::{GSTS, IQA, IQE, IQT, IRE, PMEN, QIE, SIRTP, SRTP, TE};
-use model::{Access, Configuration, Interrupt, Latency, Reason};
+use model::{Access, Configuration, Interrupt, Latency, Machine, Reason};
 use support::*;
-use vtd::Error;
+use vtd::{DestinationMode, Error, FaultInterrupt};
 
 #[test]
 fn every_kind_of_unit_comes_up_and_denies_everything() {
@@ -31,7 +32,7 @@ fn translation_is_never_on_with_anything_reachable() {
     for (kind, configuration) in kinds() {
         let mut board = Board::probe(configuration);
         board.machine.on_event(move |machine, _| {
-            if machine.unit(0, |unit, _| unit.peek(GSTS)) & u64::from(TE) != 0 {
+            if is_on(machine) {
                 let answer = machine.dma_cold(0, NIC.as_u16(), 0x1000, 4, Access::Write);
                 assert!(answer.is_err(), "{kind}");
             }
@@ -146,4 +147,64 @@ fn a_refused_descriptor_is_reported_and_the_queue_goes_on() {
     for _ in 0..600 {
         board.unit.invalidate_iotlb(&mut board.memory, what).expect("the queue goes on");
     }
+}
+
+#[test]
+fn what_is_assigned_before_bring_up_is_reached_from_the_first_moment() {
+    let legacy = kinds().into_iter().map(|(kind, configuration)| (kind, Board::probe(configuration)));
+    let scalable = scalable::kinds()
+        .into_iter()
+        .filter(|(_, configuration)| configuration.second_stage)
+        .map(|(kind, configuration)| (kind, scalable::probe(configuration, 0)));
+    for (kind, mut board) in legacy.chain(scalable) {
+        let mut domain = board.domain(3);
+        board.map_fresh(&mut domain, 0x1000, GUESTS, 0x1000);
+        board.unit.create_root_table(&mut board.memory).unwrap();
+        board.assign(NIC, &domain);
+        board.machine.on_event(move |machine, _| {
+            let reaches = |source, iova| machine.dma_cold(0, source, iova, 4, Access::Write).map(|parts| parts[0].0);
+            assert_eq!(reaches(NIC.as_u16(), 0x1000), Ok(if is_on(machine) { GUESTS } else { 0x1000 }), "{kind}");
+            assert_eq!(reaches(OTHER.as_u16(), 0x1000).is_err(), is_on(machine), "{kind}");
+        });
+        let settings = board.settings();
+        board.unit.bring_up(&mut board.memory, &settings).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_eq!(board.write(NIC, 0x1000), Ok(GUESTS), "{kind}");
+        board.done();
+    }
+}
+
+/// Whether devices are translated.
+fn is_on(machine: &Machine) -> bool {
+    machine.unit(0, |unit, _| unit.peek(GSTS)) & u64::from(TE) != 0
+}
+
+#[test]
+fn a_configuration_that_is_wrong_in_itself_changes_nothing() {
+    let mut board = Board::probe(Configuration::default());
+    let fault = |vector, destination| Some(FaultInterrupt { vector: Vector(vector), destination: ApicId(destination) });
+    let wrong = [
+        (vtd::Configuration { interrupt_entries: Some(100), ..SETTINGS }, Error::BadTableSize(100)),
+        (vtd::Configuration { fault_interrupt: fault(15, 0), ..SETTINGS }, Error::BadVector(Vector(15))),
+        (
+            vtd::Configuration {
+                fault_interrupt: fault(16, 0x100),
+                destination_mode: DestinationMode::XApic,
+                ..SETTINGS
+            },
+            Error::DestinationOutOfRange(ApicId(0x100)),
+        ),
+        // Without a table the form is that of the xAPIC.
+        (
+            vtd::Configuration { fault_interrupt: fault(16, 0x100), interrupt_entries: None, ..SETTINGS },
+            Error::DestinationOutOfRange(ApicId(0x100)),
+        ),
+    ];
+    board.machine.on_event(|_, event| panic!("{event:?}"));
+    for (configuration, error) in wrong {
+        assert_eq!(board.unit.bring_up(&mut board.memory, &configuration), Err(error));
+    }
+    board.machine.clear_hook();
+    let right = vtd::Configuration { fault_interrupt: fault(16, 0x100), ..SETTINGS };
+    board.unit.bring_up(&mut board.memory, &right).unwrap();
+    board.done();
 }

@@ -36,10 +36,21 @@ pub struct Configuration {
     pub platform: Platform,
 }
 
+impl Configuration {
+    /// Refuses what no unit can do.
+    fn check(&self) -> Result<(), Error> {
+        let mode = match self.interrupt_entries {
+            Some(entries) if InterruptTable::pages(entries).is_none() => return Err(Error::BadTableSize(entries)),
+            Some(_) => self.destination_mode,
+            None => DestinationMode::XApic,
+        };
+        self.fault_interrupt.map_or(Ok(()), |interrupt| interrupt.check(mode))
+    }
+}
+
 impl<R: Registers, C: Clock> Unit<R, C> {
-    /// Turns the invalidation queue on: 256 places, of 128 bits in legacy mode and of 256 bits in scalable mode. A unit that
-    /// has none (ECAP.QI = 0) is told to
-    /// forget by registers from here on; it cannot remap interrupts.
+    /// Turns the invalidation queue on: 256 places, of 128 bits in legacy mode and of 256 bits in scalable mode. A unit
+    /// that has none (ECAP.QI = 0) is told to forget by registers from here on; it cannot remap interrupts.
     ///
     /// # Errors
     /// [`Error::OutOfOrder`] before [`Self::mask_and_clear_faults`] or a second time, [`Error::OutOfMemory`],
@@ -226,11 +237,14 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         Ok(())
     }
 
-    /// Takes every step on one unit, in order. A machine with several units calls the steps instead.
+    /// Takes every step on one unit, in order. A machine with several units calls the steps instead. Devices with
+    /// reserved memory of firmware are assigned before the call ([`Unit::create_root_table`]).
     ///
     /// # Errors
-    /// Those of the steps.
+    /// Those of the steps. Where `configuration` is wrong in itself, nothing has changed; otherwise the steps before
+    /// the one that failed are taken, and [`Unit::shut_down`] takes them back.
     pub fn bring_up<M: DmaMemory>(&mut self, memory: &mut M, configuration: &Configuration) -> Result<(), Error> {
+        configuration.check()?;
         self.take_over(configuration.handover, configuration.platform)?;
         self.mask_and_clear_faults()?;
         self.enable_queue(memory)?;

@@ -8,13 +8,24 @@ use crate::unit::Unit;
 use crate::wait::Clock;
 use addr::{ApicId, Vector};
 
-/// Where a unit reports faults: a message to a processor, which remapping does not touch.
+/// Where a unit reports faults, or page requests: a message to a processor, which remapping does not touch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultInterrupt {
     /// The vector, 16 to 255.
     pub vector: Vector,
     /// The processor.
     pub destination: ApicId,
+}
+
+impl FaultInterrupt {
+    /// Refuses vectors that cannot be delivered, and destinations that there are not.
+    pub(crate) fn check(self, mode: DestinationMode) -> Result<(), Error> {
+        if self.vector.0 < 16 {
+            return Err(Error::BadVector(self.vector));
+        }
+        mode.field(self.destination).ok_or(Error::DestinationOutOfRange(self.destination))?;
+        Ok(())
+    }
 }
 
 /// The registers of one event's interrupt.
@@ -30,11 +41,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// Programs where an event's interrupt goes, in the form of the interrupt table's destinations, then unmasks it.
     pub(crate) fn direct_event(&mut self, event: EventRegisters, interrupt: FaultInterrupt) -> Result<(), Error> {
         let FaultInterrupt { vector, destination } = interrupt;
-        if vector.0 < 16 {
-            return Err(Error::BadVector(vector));
-        }
-        let mode = self.interrupt_table.as_ref().map_or(DestinationMode::XApic, |table| table.mode());
-        mode.field(destination).ok_or(Error::DestinationOutOfRange(destination))?;
+        interrupt.check(self.interrupt_table.as_ref().map_or(DestinationMode::XApic, |table| table.mode()))?;
         // Masked while address and data do not belong together; masked after reset too, with a vector of 0.
         self.mask_event(event, true);
         self.registers.write(event.data, u32::from(vector.0));

@@ -1,66 +1,82 @@
 //! Driver of one Intel VT-d remapping unit: legacy and scalable mode, first and second stage, queued invalidation,
 //! interrupt remapping and posting, device-TLBs and page requests, fault recording, and units found at work.
 //!
-//! The driver knows no kernel. It reaches the unit's registers through [`Registers`], time through [`Clock`] and the
-//! memory that it shares with hardware through [`DmaMemory`]; on the host, tests put a unit in software behind them.
+//! The driver knows no kernel, and allocates nothing by itself. It reaches the unit's registers through [`Registers`], time
+//! through [`Clock`] and the memory that it shares with hardware through [`DmaMemory`]; on the host, tests put a unit in
+//! software behind them. Which units a machine has, and which devices are whose, says the DMAR table (crate `dmar`); the page tables
+//! that devices are given are made with the crate `paging`.
+//!
+//! # Bring-up
 //!
 //! A [`Unit`] is brought up in steps, each with its own failure, in the order that section 11.4.4 of the
-//! specification asks for; a step out of order is an error and touches nothing. A machine with several units takes
-//! each step on all of them before the next, for interrupts and devices of one unit may pass through another.
-//! [`Unit::bring_up`] takes all steps on one.
+//! specification asks for; a step out of order is an error and touches nothing. [`Unit::bring_up`] takes all steps on
+//! one. A machine with several units takes each step on all of them before the next, for interrupts and devices of one
+//! unit may pass through another:
+//!
+//! 1. [`Unit::probe`] looks, and changes nothing. For scalable mode, [`Unit::use_scalable_mode`].
+//! 2. [`Unit::take_over`]: what firmware or another kernel left on is taken over or stopped, as
+//!    [`Unit::suggest_handover`] says or otherwise.
+//! 3. [`Unit::mask_and_clear_faults`].
+//! 4. [`Unit::enable_queue`]: from here on the unit can be told to forget.
+//! 5. [`Unit::create_root_table`]: nobody reaches anything. Then [`Unit::assign`] for each device with reserved memory
+//!    of firmware (RMRR), which is mapped in its table: from the first moment on it is reached. With
+//!    [`Unit::bring_up`], do this before the call.
+//! 6. [`Unit::set_root_table`].
+//! 7. [`Unit::set_interrupt_table`] and [`Unit::enable_interrupt_remapping`].
+//! 8. [`Unit::enable_translation`], then [`Unit::disable_protected_memory`].
+//! 9. [`Unit::enable_fault_interrupt`], to a handler that calls [`Unit::drain_faults`].
+//!
+//! [`Unit::shut_down`] goes the way back.
+//!
+//! # What a device gets
+//!
+//! | what | by |
+//! |---|---|
+//! | one second-stage table for all that it does | [`Unit::assign`], [`Unit::replace`], [`Unit::clear`] |
+//! | a table for each PASID, of either stage or nested; no table at all | [`Unit::attach`], [`Unit::reattach`], [`Unit::detach`] |
+//! | leave to keep translations itself | [`Unit::assign_with_device_tlb`]; in scalable mode [`Unit::use_device_tlb`] |
+//! | interrupts | [`Unit::allocate_interrupts`], [`Unit::route_interrupt`], [`Unit::post_interrupt`], [`Unit::free_interrupts`] |
+//!
+//! Both modes do all of the first row. Scalable mode is one choice for a unit, made once ([`Unit::use_scalable_mode`]); the
+//! program of whoever does not make it has nothing of it in it.
+//!
+//! A table that devices use changes under their eyes: what [`paging::PageTable`] answers to a change, a [`paging::Flush`], is
+//! kept until the unit has forgotten. With one unit and one domain id, [`Unit::finish`] does it; with several,
+//! [`Unit::invalidate`] under each, and the last proof completes the flush; with many changes, a [`Batch`]. First-stage tables
+//! have [`Unit::invalidate_first_stage`].
+//!
+//! # Failures
 //!
 //! Whatever ends in [`Error`] has left hardware denying more than it should, never less: an entry whose invalidation
 //! failed stays not present, and the unit is [poisoned](Unit::poison) and assigns nothing more until it has
 //! [forgotten everything](Unit::recover). A device that fails an invalidation is [isolated](Error::DeviceIsolated), alone.
+//! A unit whose bring-up failed half-way stays as it is; what is on can be [shut down](Unit::shut_down), and the unit
+//! brought up again.
 //!
-//! # What a kernel supplies
+//! # Several processors
 //!
-//! Here for a machine in software; on a real one, the bodies are loads and stores at the mapped addresses.
+//! A [`Unit`] can be sent and shared where what it was made of can. All that changes it takes `&mut self`: put it behind a lock
+//! whose holder is not interrupted by one who wants it too (the handler of the fault interrupt does). Each wait for
+//! hardware is made within the call, bounded by [`Unit::set_timeout_us`]; so that several units work at the same time, give each
+//! its [`Batch`] first, and then await each.
+//!
+//! # An example
+//!
+//! A unit from its first step to a device that reaches one page and nothing else. `cargo run -p vtd --example kernel` has
+//! more: the DMAR table, interrupts, a move, batches, scalable mode, and the end.
 //!
 //! ```
-//! use addr::{ApicId, Bdf, DomainId, HostPhys, Iova, Vector};
-//! use model::Machine;
-//! use paging::{PageTable, Permissions, SecondStage, TableMemory};
-//! use vtd::{Clock, Configuration, DestinationMode, DmaMemory, FaultInterrupt, Handover, Platform, Registers, Unit};
+#![doc = include_str!("../examples/kernel/glue.rs")]
 //!
-//! struct Window(Machine);
-//! impl Registers for Window {
-//!     fn read32(&self, offset: u16) -> u32 { self.0.read32(0, offset) }
-//!     fn read64(&self, offset: u16) -> u64 { self.0.read64(0, offset) }
-//!     fn write32(&mut self, offset: u16, value: u32) { self.0.write32(0, offset, value) }
-//!     fn write64(&mut self, offset: u16, value: u64) { self.0.write64(0, offset, value) }
-//! }
-//! struct Time(Machine);
-//! impl Clock for Time {
-//!     fn now_us(&self) -> u64 { self.0.now_us() }
-//!     fn relax(&self) { self.0.pass_time(1) }
-//! }
-//! struct Frames(Machine, u64);
-//! impl TableMemory for Frames {
-//!     fn allocate_table(&mut self) -> Option<HostPhys> { self.allocate_contiguous(1, 4096) }
-//!     fn free_table(&mut self, _: HostPhys) {}
-//!     fn read_entry(&self, table: HostPhys, index: usize) -> u64 { self.0.load(table.as_u64() + index as u64 * 8) }
-//!     fn write_entry(&mut self, table: HostPhys, index: usize, value: u64) {
-//!         self.0.store_u64(table.as_u64() + index as u64 * 8, value);
-//!     }
-//! }
-//! impl DmaMemory for Frames {
-//!     fn allocate_contiguous(&mut self, pages: usize, alignment: u64) -> Option<HostPhys> {
-//!         let start = self.1.next_multiple_of(alignment);
-//!         self.1 = start + pages as u64 * 4096;
-//!         (start..self.1).step_by(8).for_each(|word| self.0.store_u64(word, 0));
-//!         Some(HostPhys::new(start))
-//!     }
-//!     fn read_u64(&self, address: HostPhys) -> u64 { self.0.load(address.as_u64()) }
-//!     fn write_u64(&mut self, address: HostPhys, value: u64) { self.0.store_u64(address.as_u64(), value) }
-//!     fn write_back(&mut self, address: HostPhys, bytes: u64) { self.0.flush(address.as_u64(), bytes) }
-//! }
+//! use addr::{ApicId, Bdf, DomainId, Iova, Vector};
+//! use paging::{PageTable, Permissions, SecondStage};
+//! use vtd::{Configuration, DestinationMode, FaultInterrupt, Handover, Platform, Unit};
 //!
-//! # fn main() -> Result<(), vtd::Error> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // One unit, in the state that firmware left it in.
 //! let machine = Machine::with_unit(16 << 20, model::Configuration::default());
-//! let mut frames = Frames(machine.clone(), 1 << 20);
-//! let mut unit = Unit::probe(Window(machine.clone()), Time(machine.clone()))?;
+//! let mut frames = Frames::new(&machine);
+//! let mut unit = Unit::probe(Window::new(&machine), Time::new(&machine))?;
 //! let configuration = Configuration {
 //!     interrupt_entries: Some(256),
 //!     destination_mode: DestinationMode::X2Apic,
@@ -74,22 +90,20 @@
 //! let capabilities = unit.capabilities();
 //! let (device, domain) = (Bdf::from_u16(0x0100), DomainId(1));
 //! let levels = capabilities.second_stage_levels().expect("probe has looked");
-//! let mut table: PageTable<SecondStage> =
-//!     PageTable::new(levels.count(), capabilities.largest_page(), &mut frames).expect("memory");
-//! let attributes = capabilities.second_stage_attributes();
-//! let (iova, page) = (Iova::new(0x5000), HostPhys::new(0x80_0000));
-//! let flush = table.map(&mut frames, iova, page, 4096, Permissions::READ_WRITE, attributes).expect("memory");
+//! let limits = capabilities.second_stage_limits(levels, 39);
+//! let mut table: PageTable<SecondStage> = PageTable::with_limits(limits, &mut frames)?;
 //! unit.assign(&mut frames, device, domain, table.root(), levels)?;
-//! let change = *flush.invalidation().expect("something has changed");
-//! let proof = unit.invalidate(&mut frames, domain, &change)?;
-//! flush.complete(&proof, &mut frames).expect("the proof is of this change");
+//! let (iova, page) = (Iova::new(0x5000), HostPhys::new(0x80_0000));
+//! let attributes = capabilities.second_stage_attributes();
+//! let flush = table.map(&mut frames, iova, page, 4096, Permissions::READ_WRITE, attributes)?;
+//! unit.finish(&mut frames, domain, flush)?;
 //!
 //! let reaches = |iova| machine.dma(0, device.as_u16(), iova, 4, model::Access::Write);
 //! assert_eq!(reaches(0x5000), Ok(vec![(0x80_0000, 4)]));
 //! assert!(reaches(0x6000).is_err());
 //! let mut faults = 0;
-//! unit.drain_faults(|fault| faults += u32::from(fault.source == device));
-//! assert_eq!(faults, 1);
+//! let drained = unit.drain_faults(|fault| faults += u32::from(fault.source == device));
+//! assert!(faults == 1 && !drained.more);
 //! # Ok(())
 //! # }
 //! ```
@@ -135,6 +149,10 @@ mod wait;
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 pub use batch::{Batch, BatchInvalidated, SubmittedBatch};
 pub use bring_up::Configuration;
