@@ -16,7 +16,7 @@
 //! What an image finds at `_start`:
 //! - physical memory 0 to 4 GiB at [`PHYSICAL_MEMORY_OFFSET`] (not executable) and at its own address (identity);
 //! - the first 2 GiB also at [`LINK_BASE`], where the image is linked: all of it writable and executable, so an image
-//!   makes its own tables with the ranges of [`image`];
+//!   makes its own tables with the ranges of `image`;
 //! - EFER.NXE and CR0.WP set, interrupts off, no IDT, a stack of 128 KiB with a page below it that is nobody's.
 #![no_std]
 #![cfg_attr(

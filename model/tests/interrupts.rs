@@ -250,7 +250,7 @@ fn an_interrupt_fault_names_its_entry() {
     board.unit.route_interrupt(&mut board.memory, handle, &route(0x51, 3, NIC)).unwrap();
     interrupt(&board.machine, OTHER, handle.message());
     let mut seen = Vec::new();
-    board.unit.drain_faults(|record| seen.push(record));
+    assert!(!board.unit.drain_faults(|record| seen.push(record)).more);
     let kind = FaultKind::Interrupt { index: handle.index() };
     assert_eq!((seen[0].source, seen[0].kind, seen[0].reason.0), (OTHER, kind, 0x26));
 }

@@ -442,7 +442,7 @@ impl Life {
             }
             if self.random.once_in(4) {
                 // The devices that look at every step fault while faults are drained: it ends all the same.
-                self.board.unit.drain_faults(|_| ());
+                let _ = self.board.unit.drain_faults(|_| ());
             }
             self.settle();
         }

@@ -71,6 +71,10 @@ extern crate std;
 #[cfg(test)]
 mod tests;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use ats::Ats;
 pub use finding::Finding;
 pub use lookup::LookupError;

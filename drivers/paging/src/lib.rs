@@ -123,6 +123,10 @@ mod walker;
 #[cfg(test)]
 mod tests;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub use address::InputAddress;
 pub use entry::{Entry, Format, Mapping, MemoryType, Permissions};
 pub use error::MapError;

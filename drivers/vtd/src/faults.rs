@@ -15,6 +15,7 @@ const FAULT_EVENT: EventRegisters =
     EventRegisters { control: FECTL, data: FEDATA, address: FEADDR, upper_address: FEUADDR };
 
 /// What a call of [`Unit::drain_faults`] found.
+#[must_use = "no interrupt comes for faults that are left"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FaultDrain {
     /// Faults reported.

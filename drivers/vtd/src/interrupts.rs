@@ -17,7 +17,8 @@ use addr::{ApicId, Bdf, HostPhys, Vector};
 
 const NO_TABLE: Error = Error::OutOfOrder { step: Step::Route, needs: "the interrupt remapping table" };
 
-/// An allocated entry of a unit's interrupt remapping table, by its index.
+/// An allocated entry of a unit's interrupt remapping table, by its index. It is a number: to another unit it names another
+/// entry, and once its block is free, an entry of whoever has it next.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Handle(pub(crate) u16);
 
@@ -51,7 +52,8 @@ impl Message {
     }
 }
 
-/// Consecutive entries, as many as a power of two and aligned to it: what a device with multi-message MSI needs.
+/// Consecutive entries, as many as a power of two and aligned to it: what a device with multi-message MSI needs. Give it
+/// back to the unit that it is from, once ([`Unit::free_interrupts`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HandleBlock {
     first: u16,

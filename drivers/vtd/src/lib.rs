@@ -60,6 +60,19 @@
 //! hardware is made within the call, bounded by [`Unit::set_timeout_us`]; so that several units work at the same time, give each
 //! its [`Batch`] first, and then await each.
 //!
+//! ```
+//! fn to_another_processor<T: Send>() {}
+//! fn from_several<T: Sync>() {}
+//!
+//! fn every_unit<R: vtd::Registers + Send + Sync, C: vtd::Clock + Send + Sync>() {
+//!     to_another_processor::<vtd::Unit<R, C>>();
+//!     from_several::<vtd::Unit<R, C>>();
+//!     to_another_processor::<(vtd::Batch, vtd::SubmittedBatch, vtd::BatchInvalidated)>();
+//!     to_another_processor::<(paging::PageTable<paging::SecondStage>, paging::Flush<addr::Iova>)>();
+//!     from_several::<vtd::PostedInterruptDescriptor>();
+//! }
+//! ```
+//!
 //! # An example
 //!
 //! A unit from its first step to a device that reaches one page and nothing else. `cargo run -p vtd --example kernel` has

@@ -24,6 +24,7 @@ const PAGE_REQUEST_EVENT: EventRegisters =
 const RESPONSES: usize = 32;
 
 /// What a call of [`Unit::drain_page_requests`] found.
+#[must_use = "no interrupt comes for requests that are left"]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageRequestDrain {
     /// Requests reported.
@@ -38,8 +39,8 @@ pub struct PageRequestDrain {
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {
-    /// Lets hardware report page requests into a ring of 2^`size` pages (0 to 7; 128 requests each). Page requests exist in
-    /// scalable mode only; a device's are let through by its context entry.
+    /// Lets hardware report page requests into a ring of 2^`size` pages (0 to 7, of a larger number the low three bits; 128
+    /// requests each). Page requests exist in scalable mode only; a device's are let through by its context entry.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without ECAP.PRS or without an invalidation queue, which takes the responses;

@@ -89,7 +89,7 @@ impl Control {
 
 /// One virtual processor's posted-interrupt descriptor: 64 bytes, 64-byte aligned, shared with hardware.
 #[repr(C, align(64))]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PostedInterruptDescriptor {
     /// PIR (bits 255:0): a bit for each requested vector.
     requests: [AtomicU64; 4],
@@ -102,8 +102,20 @@ pub struct PostedInterruptDescriptor {
 const _: () = assert!(size_of::<PostedInterruptDescriptor>() == 64);
 const _: () = assert!(align_of::<PostedInterruptDescriptor>() == 64);
 
+impl Default for PostedInterruptDescriptor {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PostedInterruptDescriptor {
     /// An empty descriptor whose notifications are suppressed: it has no destination yet.
+    ///
+    /// ```
+    /// use vtd::PostedInterruptDescriptor;
+    /// assert!(PostedInterruptDescriptor::new().is_suppressed());
+    /// assert!(PostedInterruptDescriptor::default().is_suppressed());
+    /// ```
     pub const fn new() -> Self {
         Self {
             requests: [const { AtomicU64::new(0) }; 4],

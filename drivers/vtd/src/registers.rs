@@ -1,7 +1,9 @@
 //! How a unit's registers are reached.
 
-/// A unit's register window. Offsets are bytes from its base, at most 16 KiB plus 4 KiB: the fault recording and
-/// IOTLB registers may lie beyond the first page.
+/// A unit's register window. Offsets are bytes from its base, which is where the DMAR table says, as long as it says.
+/// [`Unit::probe`](crate::Unit::probe) stays in the first 4 KiB; the fault recording and IOTLB registers may lie beyond
+/// them ([`Capabilities::register_bytes`](crate::Capabilities::register_bytes)), and the window must reach that far before
+/// another step is taken.
 ///
 /// Each call is one access of exactly that width, neither split, merged, nor reordered with another, and a write is
 /// not passed by an earlier store to [`DmaMemory`](crate::DmaMemory).

@@ -16,7 +16,7 @@ const GENERATIONS: u16 = 511;
 /// How a queue is laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct QueueLayout {
-    /// 2 to the power of it pages of 4 KiB, 0 to 7 (IQA.QS).
+    /// 2 to the power of it pages of 4 KiB, 0 to 7 (IQA.QS); of a larger number the low three bits count.
     pub size: u8,
     /// The width of its places; [`DescriptorWidth::Wide`] for scalable mode.
     pub width: DescriptorWidth,
@@ -34,7 +34,7 @@ impl QueueLayout {
         1 << (self.size & 7)
     }
 
-    /// Places of the ring: 128 to 32768.
+    /// Places of the ring: 128 to 32768, all but one of which can be taken.
     pub const fn places(self) -> u16 {
         ((4096 << (self.size & 7)) / self.width.bytes()) as u16
     }

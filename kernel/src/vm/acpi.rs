@@ -1,6 +1,6 @@
 //! The ACPI tables of a guest's platform: hardware-reduced, so that nothing of a PC is promised that is not there.
 //!
-//! The tables are in the guest's ROM; the root pointer is where [`memory_map::ACPI_TABLES`] begins, at a multiple of 16
+//! The tables are in the guest's ROM; the root pointer is where `memory_map::ACPI_TABLES` begins, at a multiple of 16
 //! below 1 MiB, where every kernel looks.
 
 use crate::vm::memory::{GuestMemoryAccess, OutOfRange};

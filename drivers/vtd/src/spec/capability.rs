@@ -115,6 +115,15 @@ impl Capabilities {
         (self.cap >> 24 & 0x3ff) as u16 * 16
     }
 
+    /// How far the registers that the driver uses reach, in bytes from their base: 4 KiB, or to the end of the fault recording and
+    /// IOTLB registers where these lie beyond (CAP.FRO, CAP.NFR, ECAP.IRO); at most 20464.
+    pub const fn register_bytes(self) -> u32 {
+        let faults = self.fault_record_offset() as u32 + 16 * self.fault_records() as u32;
+        let iotlb = self.iotlb_register_offset() as u32 + 16;
+        let further = if faults > iotlb { faults } else { iotlb };
+        if further > 4096 { further } else { 4096 }
+    }
+
     /// CAP.SLLPS (37:34) bit 0: 2 MiB pages in the second stage.
     pub const fn pages_2m(self) -> bool {
         self.cap_bit(34)
@@ -316,6 +325,17 @@ mod tests {
         assert!(Capabilities { cap: 0, ecap: 1 << 29 }.page_requests() && !root.page_requests());
         let wrong = Capabilities { cap: 0, ecap: 3 << 62 };
         assert!(!wrong.enhanced_set_interrupt_table_pointer() && !wrong.enhanced_set_root_table_pointer());
+    }
+
+    #[test]
+    fn registers_reach_to_the_end_of_what_lies_furthest() {
+        assert_eq!(QEMU.register_bytes(), 4096);
+        let faults = Capabilities { cap: 0x3ff << 24 | 0xff << 40, ecap: 0x3ff << 8 };
+        assert_eq!(faults.register_bytes(), 20464);
+        let iotlb = Capabilities { cap: 0x22 << 24, ecap: 0x3ff << 8 };
+        assert_eq!(iotlb.register_bytes(), 16384);
+        let just = Capabilities { cap: 0xff << 24, ecap: 0xff << 8 };
+        assert_eq!(just.register_bytes(), 4096);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The engine for Intel's virtual-machine extensions, with extended page tables and unrestricted guests (SDM vol. 3,
 //! chapters 24 to 31).
 //!
-//! All state of a guest but its general-purpose registers and CR2 is in its control structure. [`processor::Processor`]
+//! All state of a guest but its general-purpose registers and CR2 is in its control structure. `processor::Processor`
 //! is what the engine needs of the machine; everything else is logic on it.
 
 mod bitmap;

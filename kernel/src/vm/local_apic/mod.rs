@@ -5,7 +5,7 @@
 //! merged here at VM entry ([`LocalApic::accept`]), and the vector that is due is injected
 //! ([`LocalApic::acknowledge`]). Where it does, the registers are in the page that it works on
 //! ([`LocalApic::over_page`]), and here is done what exits: accesses that are not virtualized, commands, the timer.
-//! Either way the registers are in one place, the [store](store::Store), and nothing here keeps a copy of one.
+//! Either way the registers are in one place, the store (`store::Store`), and nothing here keeps a copy of one.
 //! All of it is logic: time comes in as TSC values, and what concerns others goes out as [`Effect`].
 
 mod access;
