@@ -120,7 +120,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
 
     /// Takes everything from a device whose device-TLB cannot be trusted; false, and nothing changed, for one that has no
     /// assignment.
-    pub(crate) fn isolate<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Result<bool, Error> {
+    fn isolate<M: DmaMemory>(&mut self, memory: &mut M, source: Bdf) -> Result<bool, Error> {
         let Some(descriptors) = self.deny(memory, source) else { return Ok(false) };
         let outcome = self
             .begin_quietly(memory, &mut descriptors.into_iter().flatten())

@@ -121,7 +121,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             if self.poisoned {
                 store(memory, self.capabilities, entry, 0);
             } else {
-                self.isolate(memory, source)?;
+                self.withdraw(memory, source, entry)?;
             }
             return Err(error);
         }

@@ -87,7 +87,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             return None;
         }
         store(memory, self.capabilities, entry, 0);
-        self.device_tlbs.remove(source);
         Some(old.domain())
     }
 }

@@ -35,9 +35,7 @@ impl Domains {
 
 /// `Unit::deny`: takes everything from a device, without telling hardware.
 pub(super) fn deny<R: Registers, C: Clock>(unit: &mut Unit<R, C>, mut memory: &mut dyn DmaMemory, source: Bdf) -> bool {
-    let denied = unit.deny_all(&mut memory, source).is_some();
-    unit.device_tlbs.remove(source);
-    denied
+    unit.deny_all(&mut memory, source).is_some()
 }
 
 impl<R: Registers, C: Clock> Unit<R, C> {

@@ -1,4 +1,4 @@
-use super::fake::{CAP, CONFIGURATION, ECAP, Fake, TestUnit};
+use super::fake::{CAP, CONFIGURATION, ECAP, Event, Fake, TestUnit};
 use crate::spec::invalidation::Descriptor;
 use crate::{DeviceTlb, Error, IotlbInvalidation, Levels};
 use addr::{Bdf, DomainId, HostPhys, Iova};
@@ -27,7 +27,7 @@ fn executed(fake: &Fake) -> super::std::vec::Vec<(Descriptor, bool)> {
     let mut after = false;
     let log = fake.take_log();
     let descriptors = log.iter().filter_map(|event| match *event {
-        super::fake::Event::Executed(low, high) => Some(Descriptor { low, high }),
+        Event::Executed(low, high) => Some(Descriptor { low, high }),
         _ => None,
     });
     let mut seen = super::std::vec::Vec::new();
@@ -78,6 +78,28 @@ fn a_device_that_caches_is_told_what_its_domain_loses_and_nothing_else() {
     assert_eq!(executed(&fake), [(pages(other, 0, 64), true)], "more than a device-TLB descriptor can name");
     unit.recover(&mut memory).unwrap();
     assert_eq!(executed(&fake).len(), 3);
+}
+
+#[test]
+fn a_device_forgets_the_smallest_aligned_block_wherever_it_lies() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    for (start, bytes, block, mask) in [
+        (0x12_3456_7000, 0x1000, 0x12_3456_7000, 0),
+        (0x12_3456_7000, 0x2000, 0x12_3456_0000, 4),
+        (0x12_3456_6000, 0x2000, 0x12_3456_6000, 1),
+        (0x12_3456_7fff, 1, 0x12_3456_7000, 0),
+        (0x12_3456_7fff, 2, 0x12_3456_0000, 4),
+        (0x7f_ffff_f000, 0x2000, 0, 28),
+        (1 << 62, 1 << 62, 1 << 62, 50),
+        (0, 1 << 63, 0, 51),
+        ((1 << 63) - 1, 2, 0, 64),
+    ] {
+        fake.take_log();
+        unit.invalidate_iotlb(&mut memory, [range(5, start, bytes)]).unwrap();
+        assert_eq!(executed(&fake), [(pages(SOURCE, block, mask), true)], "{bytes:#x} bytes at {start:#x}");
+    }
 }
 
 #[test]
@@ -205,6 +227,30 @@ fn an_assignment_that_fails_for_anothers_sake_is_forgotten_again() {
     assert_eq!(unit.assignment(&memory, other), None);
     assert!(Fake::executed(&fake.take_log()).ends_with(&[0x0110_0007_0031, 0x7_00e2]));
     unit.assign(&mut memory, other, DomainId(7), HostPhys::new(0xa000), Levels::Four).unwrap();
+}
+
+#[test]
+fn a_device_forgets_an_assignment_that_failed_for_anothers_sake_too() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.exchanges = true);
+    let other = Bdf::from_u16(0x0110);
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    assign(&mut unit, &mut memory, other, 6).unwrap();
+    fake.inner(|inner| (inner.device_error, inner.iqercd) = (1 << 5, u64::from(SOURCE.as_u16()) << 48));
+    fake.take_log();
+    assert_eq!(assign(&mut unit, &mut memory, other, 7), Err(Error::DeviceIsolated(SOURCE)));
+    assert_eq!(unit.assignment(&memory, other), None);
+    // It may have been told translations by the new entry while that stood.
+    let log = fake.take_log();
+    let Descriptor { low, high } = pages(other, 0, 64);
+    let entry = fake.inner(|inner| inner.memory[&(inner.others[&0x20] + 16)] & !0xfff) + 0x100;
+    let withdrawn = log.iter().rposition(|&event| event == Event::Store(entry, 0)).unwrap();
+    let context = log.iter().rposition(|&event| event == Event::Executed(0x0110_0007_0031, 0)).unwrap();
+    let forgotten = log.iter().rposition(|&event| event == Event::Executed(low, high)).unwrap();
+    assert!(withdrawn < context && context < forgotten, "{log:x?}");
+    unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Global]).unwrap();
+    assert_eq!(executed(&fake), [], "neither is asked any more");
 }
 
 #[test]
