@@ -77,16 +77,14 @@ impl EntryMap {
         Some(word * 64 + place as u16)
     }
 
-    /// Gives a block of 2^`size` entries back.
+    /// Gives a block of 2^`size` entries back, which [`Self::take`] has answered.
     pub(crate) fn give_back<M: DmaMemory>(&mut self, memory: &mut M, first: u16, size: u32) {
         let word = first / 64;
-        if word < self.words {
-            let now = memory.read_u64(self.place(word)) & !(block(size) << (first % 64));
-            memory.write_u64(self.place(word), now);
-            self.mark(word, false);
-            for from in &mut self.first {
-                *from = (*from).min(word);
-            }
+        let now = memory.read_u64(self.place(word)) & !(block(size) << (first % 64));
+        memory.write_u64(self.place(word), now);
+        self.mark(word, false);
+        for from in &mut self.first {
+            *from = (*from).min(word);
         }
     }
 

@@ -110,6 +110,60 @@ fn neighbours_that_become_one_keep_what_each_asks_for() {
 }
 
 #[test]
+fn in_whatever_order_changes_come_the_stricter_is_done() {
+    let added = |start| Invalidation { only_added: true, ..change(start, 0x1000) };
+    let tables = |start| Invalidation { tables_changed: true, ..change(start, 0x1000) };
+    // Neighbours; and of more ranges than a batch keeps apart, the last, which joins one that is far away.
+    let scattered = |number: u64| change(number << 16, 0x1000);
+    for crowd in [0, 15, 16] {
+        for (first, second) in [(0x1000, 0x2000), (0x2000, 0x1000), (0x1000, 0x1000), (0x1000, 0x1f_0000)] {
+            for order in [[tables(first), added(second)], [added(first), tables(second)]] {
+                let fake = Fake::new();
+                let (mut unit, mut memory) = fake.up();
+                let mut batch = Batch::new();
+                let all = order.iter().take(1).copied().chain((1..=crowd).map(scattered)).chain([order[1]]);
+                all.for_each(|change| batch.add(DOMAIN, &change));
+                let submitted = unit.submit_batch(&mut memory, batch).unwrap();
+                let proof = unit.complete_batch(&mut memory, submitted).unwrap();
+                for change in order.into_iter().chain((1..=crowd).map(scattered)) {
+                    assert!(proof.covers(&change), "{crowd}: {order:x?}");
+                }
+                // What has lost a table is forgotten without the hint (IH).
+                let lost = order.iter().find(|change| change.tables_changed).map(|change| change.start.as_u64() >> 12);
+                let without_hint = fake.take_log().into_iter().any(|event| match event {
+                    Event::Executed(low, high) if low & 0x3f == 0x32 => {
+                        high & 0x40 == 0 && Some(high >> 12) == lost.map(|page| page >> (high & 0x3f) << (high & 0x3f))
+                    }
+                    _ => false,
+                });
+                assert!(without_hint, "{crowd}: {order:x?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_one_domain_too_many_is_everything_and_covers_all() {
+    let of = |number: u16| {
+        let root = HostPhys::new(u64::from(number) << 12);
+        (DomainId(number), Invalidation { root, ..change(0x1000, 0x1000) })
+    };
+    for (count, descriptors) in [(15, 15), (16, 16), (17, 1), (18, 1)] {
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        let mut batch = Batch::new();
+        (1..=count).map(of).for_each(|(domain, change)| batch.add(domain, &change));
+        assert!(!batch.is_empty());
+        let submitted = unit.submit_batch(&mut memory, batch).unwrap();
+        let proof = unit.complete_batch(&mut memory, submitted).unwrap();
+        let executed = Fake::executed(&fake.take_log());
+        assert_eq!((executed.len(), executed.contains(&0xd2)), (descriptors, count > 16));
+        assert!((1..=count).map(of).all(|(_, change)| proof.covers(&change)));
+        assert_eq!(proof.covers(&of(99).1), count > 16);
+    }
+}
+
+#[test]
 fn what_was_only_added_needs_a_write_buffer_flush_or_an_invalidation_or_nothing() {
     let added = || core::iter::once((DOMAIN, Invalidation { only_added: true, ..change(0x1000, 0x1000) }));
     assert_eq!(run(&Fake::new(), added()), (0, 0, 0));

@@ -273,26 +273,3 @@ fn running_out_of_memory_at_any_step_is_an_error_and_not_a_panic() {
         assert!(matches!(result, Err(Error::OutOfMemory(_))), "{frames}: {result:?}");
     }
 }
-
-#[test]
-fn a_unit_that_is_not_coherent_sees_all_that_the_driver_writes() {
-    // The fake reads only what was written back; a descriptor or table that was not is garbage to it.
-    let fake = Fake::with(CAP, ECAP & !1);
-    let (mut unit, mut memory) = fake.up();
-    fake.inner(|inner| inner.exchanges = true);
-    let (domain, table) = (addr::DomainId(3), addr::HostPhys::new(0x5000));
-    let source = addr::Bdf::from_u16(0x0108);
-    unit.assign(&mut memory, source, domain, table, crate::Levels::Four).unwrap();
-    let block = unit.allocate_interrupts(&mut memory, 1).unwrap();
-    let route = crate::Route { vector: Vector(0x40), destination: ApicId(0), trigger: crate::Trigger::Edge, source };
-    unit.route_interrupt(&mut memory, block.get(0).unwrap(), &route).unwrap();
-    let other = crate::Route { source: addr::Bdf::from_u16(0x0110), ..route };
-    unit.route_interrupt(&mut memory, block.get(0).unwrap(), &other).unwrap();
-    fake.inner(|inner| {
-        // What hardware does not look at: the map of given interrupt entries, behind their table.
-        let map = (inner.others[&0xb8] & !0xfff) + 0x1000;
-        for (address, value) in inner.memory.iter().filter(|(address, _)| **address & !0xfff != map) {
-            assert_eq!(inner.written_back.get(address), Some(value), "{address:#x}");
-        }
-    });
-}

@@ -193,6 +193,21 @@ impl Inner {
         *source.get(&address).unwrap_or(&0xdead_beef_dead_beef)
     }
 
+    /// Hardware is about to look: everything that it may read has been written back, where that is needed. All that the
+    /// driver keeps for itself is the map of given interrupt entries, behind their table.
+    pub fn check_written_back(&self) {
+        if self.ecap & 1 != 0 {
+            return;
+        }
+        let table = self.others.get(&0xb8).copied().unwrap_or(0);
+        let map = (table & !0xfff) + (32 << (table & 0xf));
+        let own = |address: u64| table != 0 && (map..map + PAGE_SIZE).contains(&address);
+        for (address, value) in &self.memory {
+            let written = self.written_back.get(address);
+            assert!(written == Some(value) || own(*address), "{address:#x}: {value:#x}, in memory {written:x?}");
+        }
+    }
+
     fn command(&mut self, value: u32) {
         const ONE_SHOT: u32 = 1 << 30 | 1 << 29 | 1 << 24;
         let lasting = 1 << 31 | 1 << 26 | 1 << 25 | 1 << 23;
@@ -314,7 +329,12 @@ impl Registers for Fake {
         let mut inner = self.0.borrow_mut();
         inner.log.push(Event::Write32(offset, value));
         match offset {
-            0x18 => inner.command(value),
+            0x18 => {
+                if value & 1 << 27 == 0 {
+                    inner.check_written_back();
+                }
+                inner.command(value);
+            }
             0x34 => {
                 inner.fsts &= !(value & 0xfd);
                 if !inner.wants_tail {
@@ -345,6 +365,7 @@ impl Registers for Fake {
         match offset {
             0x20 | 0xb8 | 0xc0 | 0xc8 | 0xd0 => drop(inner.others.insert(offset, value)),
             0x88 => {
+                inner.check_written_back();
                 inner.iqt = value;
                 inner.run_queue();
             }
@@ -401,6 +422,7 @@ impl DmaMemory for Fake {
     fn allocate_contiguous(&mut self, pages: usize, alignment: u64) -> Option<HostPhys> {
         let mut inner = self.0.borrow_mut();
         inner.frames_left = inner.frames_left.checked_sub(pages)?;
+        assert!(pages > 0 && alignment.is_power_of_two() && alignment >= PAGE_SIZE, "{pages} pages at {alignment:#x}");
         let base = inner.next_frame.next_multiple_of(alignment);
         inner.next_frame = base + pages as u64 * PAGE_SIZE;
         for word in (base..inner.next_frame).step_by(8) {

@@ -4,9 +4,11 @@ extern crate std;
 
 mod batch;
 mod bring_up;
+mod coherency;
 mod device_tlb;
 mod fake;
 mod faults;
+mod interrupt_entries;
 mod interrupts;
 mod page_requests;
 mod posted;
