@@ -76,3 +76,83 @@ pub(crate) fn store<M: DmaMemory>(memory: &mut M, capabilities: Capabilities, ad
 pub(crate) fn at(address: HostPhys, bytes: u64) -> HostPhys {
     HostPhys::new(address.as_u64().saturating_add(bytes) & !7)
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::vec::Vec;
+
+    /// Memory that remembers what it was asked to do.
+    #[derive(Default)]
+    struct Memory {
+        words: BTreeMap<u64, u64>,
+        calls: Vec<(&'static str, u64, u64)>,
+    }
+
+    impl TableMemory for Memory {
+        fn allocate_table(&mut self) -> Option<HostPhys> {
+            self.calls.push(("allocate_table", 0, 0));
+            Some(HostPhys::new(0x5000))
+        }
+        fn free_table(&mut self, table: HostPhys) {
+            self.calls.push(("free_table", table.as_u64(), 0));
+        }
+        fn read_entry(&self, table: HostPhys, index: usize) -> u64 {
+            self.words[&(table.as_u64() + 8 * index as u64)]
+        }
+        fn write_entry(&mut self, table: HostPhys, index: usize, value: u64) {
+            self.words.insert(table.as_u64() + 8 * index as u64, value);
+        }
+    }
+
+    impl DmaMemory for Memory {
+        fn allocate_contiguous(&mut self, pages: usize, alignment: u64) -> Option<HostPhys> {
+            self.calls.push(("allocate_contiguous", pages as u64, alignment));
+            Some(HostPhys::new(0x8000))
+        }
+        fn read_u64(&self, address: HostPhys) -> u64 {
+            self.words[&address.as_u64()]
+        }
+        fn write_u64(&mut self, address: HostPhys, value: u64) {
+            self.words.insert(address.as_u64(), value);
+        }
+        fn exchange_u128(&mut self, address: HostPhys, old: [u64; 2], new: [u64; 2]) -> bool {
+            self.calls.push(("exchange_u128", address.as_u64(), old[0] ^ new[1]));
+            old == [1, 2]
+        }
+        fn write_back(&mut self, address: HostPhys, bytes: u64) {
+            self.calls.push(("write_back", address.as_u64(), bytes));
+        }
+    }
+
+    fn everything<M: DmaMemory>(memory: &mut M) {
+        assert_eq!(memory.allocate_table(), Some(HostPhys::new(0x5000)));
+        assert_eq!(memory.allocate_contiguous(3, 0x4000), Some(HostPhys::new(0x8000)));
+        memory.write_entry(HostPhys::new(0x5000), 2, 77);
+        memory.write_u64(HostPhys::new(0x5018), 78);
+        assert_eq!(memory.read_u64(HostPhys::new(0x5010)), 77);
+        assert_eq!(memory.read_entry(HostPhys::new(0x5000), 3), 78);
+        assert!(memory.exchange_u128(HostPhys::new(0x5020), [1, 2], [3, 4]));
+        assert!(!memory.exchange_u128(HostPhys::new(0x5020), [2, 2], [3, 4]));
+        memory.write_back(HostPhys::new(0x5020), 16);
+        memory.free_table(HostPhys::new(0x5000));
+    }
+
+    #[test]
+    fn everything_reaches_the_memory_behind() {
+        let mut memory = Memory::default();
+        let mut borrowed: &mut dyn DmaMemory = &mut memory;
+        everything(&mut borrowed);
+        let calls = [
+            ("allocate_table", 0, 0),
+            ("allocate_contiguous", 3, 0x4000),
+            ("exchange_u128", 0x5020, 1 ^ 4),
+            ("exchange_u128", 0x5020, 2 ^ 4),
+            ("write_back", 0x5020, 16),
+            ("free_table", 0x5000, 0),
+        ];
+        assert_eq!(memory.calls, calls);
+    }
+}

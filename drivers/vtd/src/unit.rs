@@ -60,10 +60,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         if capabilities.second_stage_levels().is_none() {
             return Err(Error::Unsupported { capability: "a second stage (CAP.SAGAW)" });
         }
-        let last_record = capabilities.fault_records() - 1;
-        if fault_record_high(capabilities.fault_record_offset(), last_record).is_none() {
-            return Err(Error::Unsupported { capability: "fault records inside its window (CAP.FRO, CAP.NFR)" });
-        }
         Ok(Self {
             registers,
             clock,

@@ -198,6 +198,59 @@ fn devices_are_asked_alone_where_the_unit_does_not_say_who_was_silent() {
 }
 
 #[test]
+fn a_device_that_cannot_be_asked_alone_is_isolated_where_it_may_have_been_silent() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    let sources = [SOURCE, Bdf::from_u16(0x0108)];
+    for source in sources {
+        // It is asked, and yet the unit keeps no list of it.
+        unit.assign(&mut memory, source, DomainId(5), HostPhys::new(0x9000), Levels::Four).unwrap();
+    }
+    fake.inner(|inner| (inner.names_silent, inner.silent) = (false, [SOURCE.as_u16()].into()));
+    let result = unit.submit(&mut memory, &sources.map(|source| pages(source, 0, 64)));
+    assert!(matches!(result, Err(Error::DeviceIsolated(_))), "{result:?}");
+    assert_eq!(sources.map(|source| unit.assignment(&memory, source)), [None; 2]);
+    assert!(!unit.is_poisoned());
+}
+
+#[test]
+fn who_answers_what_was_not_asked_while_another_is_asked_alone_is_isolated_too() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    let sources = [SOURCE, Bdf::from_u16(0x0108), Bdf::from_u16(0x0110)];
+    for (source, domain) in sources.into_iter().zip([5, 5, 6]) {
+        assign(&mut unit, &mut memory, source, domain).unwrap();
+    }
+    // The first of two does not answer; the stray answer comes with the second wait, when one is asked alone.
+    fake.inner(|inner| {
+        (inner.names_silent, inner.silent) = (false, [SOURCE.as_u16()].into());
+        (inner.device_error, inner.iqercd) = (1 << 5, u64::from(sources[2].as_u16()) << 48);
+        inner.waits_before_error = 1;
+    });
+    let result = unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]);
+    assert!(matches!(result, Err(Error::DeviceIsolated(_))), "{result:?}");
+    let assigned = sources.map(|source| unit.assignment(&memory, source).is_some());
+    assert_eq!(assigned, [false, true, false]);
+    assert!(!unit.is_poisoned());
+}
+
+#[test]
+fn a_device_that_cannot_be_isolated_poisons_the_unit() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    // It does not answer, and hardware will not forget its context entry.
+    fake.inner(|inner| (inner.silent, inner.refused) = ([SOURCE.as_u16()].into(), Some((0xf, 1))));
+    let result = unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000)]);
+    assert!(matches!(result, Err(Error::Invalidation(crate::QueueError::Refused { .. }))), "{result:?}");
+    assert!(unit.is_poisoned());
+    assert_eq!(unit.assignment(&memory, SOURCE), None);
+    fake.inner(|inner| (inner.silent, inner.refused) = Default::default());
+    unit.recover(&mut memory).unwrap();
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+}
+
+#[test]
 fn a_silent_device_fails_the_move_that_it_was_in() {
     for exchanges in [false, true] {
         let fake = Fake::with(CAP, ATS);

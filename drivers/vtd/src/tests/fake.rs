@@ -54,6 +54,8 @@ pub struct Inner {
     pub wants_tail: bool,
     /// FSTS bits to set, once, instead of executing the next wait that writes a status.
     pub device_error: u32,
+    /// So many waits are executed before that.
+    pub waits_before_error: usize,
     /// Not once, but for ever.
     pub endless_timeouts: bool,
     /// Devices that do not answer invalidations of their device-TLB, and what IQERCD then says of them.
@@ -119,6 +121,7 @@ impl Fake {
             refused: None,
             wants_tail: false,
             device_error: 0,
+            waits_before_error: 0,
             endless_timeouts: false,
             silent: Vec::new(),
             names_silent: true,
@@ -241,7 +244,10 @@ impl Inner {
                 self.fsts |= 1 << 4;
                 return;
             }
-            if low & 0xf == 5 && self.device_error != 0 {
+            let is_wait = low & 0xf == 5 && self.device_error != 0;
+            if is_wait && self.waits_before_error > 0 {
+                self.waits_before_error -= 1;
+            } else if is_wait {
                 self.fsts |= self.device_error;
                 if !self.endless_timeouts {
                     self.device_error = 0;

@@ -285,3 +285,14 @@ fn a_proof_covers_its_own_table_and_range_only() {
     assert!(!proof.covers(&Invalidation { len: 0x20_1000, ..change }));
     assert!(!proof.covers(&Invalidation { start: Iova::new(0x1f_f000), ..change }));
 }
+
+#[test]
+fn write_buffers_are_flushed_for_a_mapping_that_was_only_added() {
+    let fake = Fake::with(CAP | 1 << 4, ECAP);
+    let (mut unit, mut memory) = fake.up();
+    let root = OLD.1;
+    let change = Invalidation { root, start: Iova::new(0), len: 0x1000, tables_changed: true, only_added: true };
+    let _proof = unit.invalidate(&mut memory, OLD.0, &change).unwrap();
+    let log = fake.take_log();
+    assert!(matches!(log[..], [Event::Write32(0x18, value)] if value & 1 << 27 != 0), "{log:x?}");
+}

@@ -48,12 +48,27 @@ fn bad_tables_are_refused_and_change_nothing() {
     ] {
         assert_eq!(attach(&mut unit, &mut memory, 7, translation), Err(Error::LevelsUnsupported(levels)));
     }
+    for (levels, count) in [(Levels::Three, 3), (Levels::Five, 5)] {
+        let (first, second_levels) = (GuestPhys::new(0x1000), Levels::Four);
+        let wrong_first = Translation::Nested { first, first_levels: levels, second: TABLE, second_levels };
+        assert_eq!(attach(&mut unit, &mut memory, 7, wrong_first), Err(Error::LevelsUnsupported(count)));
+    }
+    let second_levels = Levels::Five;
+    let wrong_second =
+        Translation::Nested { first: GuestPhys::new(0), first_levels: Levels::Four, second: TABLE, second_levels };
+    assert_eq!(attach(&mut unit, &mut memory, 7, wrong_second), Err(Error::LevelsUnsupported(5)));
     assert_eq!(fake.take_log(), []);
     let fake = Fake::with(CAP, SCALABLE & !(1 << 6));
     let (mut unit, mut memory) = up(&fake);
     let result = attach(&mut unit, &mut memory, 7, Translation::PassThrough);
     assert!(matches!(result, Err(Error::Unsupported { .. })));
-    for (missing, translation) in [(26, nested(0, TABLE)), (46, second(TABLE)), (47, first(TABLE))] {
+    for (missing, translation) in [
+        (26, nested(0, TABLE)),
+        (46, nested(0, TABLE)),
+        (47, nested(0, TABLE)),
+        (46, second(TABLE)),
+        (47, first(TABLE)),
+    ] {
         let (mut unit, mut memory) = up(&Fake::with(CAP, SCALABLE & !(1 << missing)));
         let result = attach(&mut unit, &mut memory, 7, translation);
         assert!(matches!(result, Err(Error::Unsupported { .. })), "{missing}");
