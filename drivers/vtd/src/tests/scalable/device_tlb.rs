@@ -92,3 +92,24 @@ fn device_tlbs_are_refused_where_there_are_none_and_beyond_the_list() {
     assert_eq!(add(32), Err(Error::TooManyDeviceTlbs(Bdf::from_u16(32))));
     add(31).unwrap();
 }
+
+#[test]
+fn a_device_that_is_permitted_again_is_asked_once_and_as_was_said_last() {
+    let fake = Fake::with(CAP, SCALABLE & !(1 << 40));
+    let (mut unit, mut memory) = up(&fake);
+    attach(&mut unit, &mut memory, 7, second(TABLE)).unwrap();
+    for queue_depth in [4, 9] {
+        unit.use_device_tlb(&mut memory, SOURCE, Some(DeviceTlb { queue_depth, ..DEVICE })).unwrap();
+        fake.take_log();
+        let change = Invalidation {
+            root: TABLE,
+            start: Iova::new(0x3000),
+            len: 0x1000,
+            tables_changed: true,
+            only_added: false,
+        };
+        let _proof = unit.invalidate(&mut memory, DomainId(7), &change).unwrap();
+        let page = Descriptor::device_tlb_pages(SOURCE, FUNCTION, queue_depth, Iova::new(0x3000), 0);
+        assert_eq!(device_descriptors(&fake), [page]);
+    }
+}
