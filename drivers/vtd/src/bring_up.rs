@@ -212,7 +212,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.refuse_if_poisoned()?;
         self.command(step, Global::INTERRUPT_REMAPPING, true)?;
         self.interrupt_remapping = true;
-        self.taken_over.remove(Global::INTERRUPT_REMAPPING);
         let status = self.read_status();
         if status.contains(Global::COMPATIBILITY_FORMAT) {
             return Err(Error::CompatibilityFormatNotBlocked(status.bits()));
@@ -233,7 +232,6 @@ impl<R: Registers, C: Clock> Unit<R, C> {
         self.flush_write_buffer()?;
         self.command(step, Global::TRANSLATION, true)?;
         self.translation = true;
-        self.taken_over.remove(Global::TRANSLATION);
         Ok(())
     }
 

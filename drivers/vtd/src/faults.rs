@@ -91,10 +91,9 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             if !status.contains(FaultStatus::PPF) {
                 break;
             }
-            // FRI may name no record at all; hardware's word is not trusted with the window.
-            let first = status.first_record() % count;
             for step in 0..count {
-                let index = (first + step) % count;
+                // FRI may name no record at all; hardware's word is not trusted with the window.
+                let index = (status.first_record() + step) % count;
                 let (Some(low), Some(high)) = (fault_record_low(base, index), fault_record_high(base, index)) else {
                     continue;
                 };

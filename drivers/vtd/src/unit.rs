@@ -24,7 +24,7 @@ pub struct Unit<R, C> {
     pub(crate) timeout_us: u64,
     pub(crate) firmware: Global,
     pub(crate) platform: Platform,
-    /// What was on and stays so until the driver's own takes its place.
+    /// What was on when the unit was taken over, and stays so until the driver's own takes its place.
     pub(crate) taken_over: Global,
     pub(crate) stopped: bool,
     pub(crate) faults_cleared: bool,

@@ -273,3 +273,47 @@ fn running_out_of_memory_at_any_step_is_an_error_and_not_a_panic() {
         assert!(matches!(result, Err(Error::OutOfMemory(_))), "{frames}: {result:?}");
     }
 }
+
+#[test]
+fn a_queue_whose_head_is_elsewhere_is_not_turned_on() {
+    let fake = Fake::new();
+    fake.inner(|inner| inner.iqh = 0x20);
+    let mut unit = fake.probe().unwrap();
+    assert_eq!(unit.bring_up(&mut fake.clone(), &CONFIGURATION), Err(Error::QueueHeadNotZero(0x20)));
+    assert_eq!(commands(&fake.take_log()), []);
+}
+
+#[test]
+fn tables_are_made_once() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    assert!(matches!(unit.create_root_table(&mut memory), Err(Error::OutOfOrder { .. })));
+    let again = unit.set_interrupt_table(&mut memory, 256, DestinationMode::X2Apic);
+    assert!(matches!(again, Err(Error::OutOfOrder { .. })));
+    assert!(fake.take_log().is_empty(), "nothing has changed");
+}
+
+#[test]
+fn a_unit_that_does_not_remap_interrupts_gets_no_table_for_it() {
+    let fake = Fake::with(CAP, ECAP & !(1 << 3));
+    let result = fake.probe().unwrap().bring_up(&mut fake.clone(), &CONFIGURATION);
+    assert!(matches!(result, Err(Error::Unsupported { capability }) if capability.contains("ECAP.IR")), "{result:?}");
+    assert!(!commands(&fake.take_log()).iter().any(|value| value & 1 << 24 != 0));
+}
+
+#[test]
+fn nothing_is_turned_on_after_an_invalidation_has_failed() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+    unit.stop_firmware().unwrap();
+    unit.mask_and_clear_faults().unwrap();
+    unit.enable_queue(&mut memory).unwrap();
+    unit.set_root_table(&mut memory).unwrap();
+    unit.set_interrupt_table(&mut memory, 256, DestinationMode::X2Apic).unwrap();
+    unit.poison();
+    fake.take_log();
+    assert_eq!(unit.enable_interrupt_remapping(), Err(Error::Poisoned));
+    assert_eq!(unit.enable_translation(), Err(Error::Poisoned));
+    assert!(fake.take_log().is_empty());
+    assert!(!unit.translation_enabled() && !unit.interrupt_remapping_enabled());
+}

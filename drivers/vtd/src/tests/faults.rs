@@ -132,6 +132,46 @@ fn a_fault_interrupt_that_cannot_arrive_is_refused() {
     let log = fake.take_log();
     assert!(!log.iter().any(|event| matches!(event, Event::Write32(0x44, _))), "FEUADDR comes with EIM");
     unit.mask_fault_interrupt();
+    assert_eq!(fake.inner(|inner| inner.fectl), 1 << 31);
     unit.unmask_fault_interrupt().unwrap();
     assert_eq!(fake.inner(|inner| inner.fectl), 0);
+}
+
+#[test]
+fn the_least_vector_that_can_be_delivered_is_16() {
+    let (mut unit, _) = Fake::new().up();
+    for (number, deliverable) in [(15, false), (16, true), (255, true)] {
+        let interrupt = FaultInterrupt { vector: Vector(number), destination: ApicId(1) };
+        let refused = Err(Error::BadVector(Vector(number)));
+        assert_eq!(unit.enable_fault_interrupt(interrupt), if deliverable { Ok(()) } else { refused });
+        assert_eq!(unit.unmask_fault_interrupt().is_ok(), deliverable, "{number}");
+    }
+}
+
+#[test]
+fn a_record_of_which_one_half_is_all_ones_is_a_record() {
+    for (low, high) in [(u64::MAX, 6 << 32 | 1 << 62 | 0x10), (0x5000, u64::MAX)] {
+        let fake = Fake::with(EIGHT, ECAP);
+        let (mut unit, _) = fake.up();
+        fake.inner(|inner| inner.record(2, low, high));
+        let mut addresses = Vec::new();
+        assert_eq!(unit.drain_faults(|record| addresses.push(record.address)).records, 1);
+        assert_eq!(addresses, [low & !0xfff]);
+    }
+}
+
+#[test]
+fn whatever_record_hardware_names_all_that_are_pending_are_reported_once() {
+    for first in 0..=255 {
+        let fake = Fake::with(CAP & !(0xff << 40) | 255 << 40, ECAP);
+        let (mut unit, _) = fake.up();
+        fake.inner(|inner| {
+            (0..256).for_each(|index| fault(inner, index, index as u64));
+            inner.fsts = 2 | first << 8;
+        });
+        let mut pages = Vec::new();
+        assert_eq!(unit.drain_faults(|record| pages.push(record.address >> 12)).records, 256);
+        let expected: Vec<_> = (0..256).map(|step| (u64::from(first) + step) % 256).collect();
+        assert_eq!(pages, expected);
+    }
 }

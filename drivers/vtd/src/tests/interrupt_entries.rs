@@ -1,7 +1,7 @@
 //! Interrupt entries at the edges: of what a unit can, of the table, and of what is given away.
 
 use super::fake::{CAP, CONFIGURATION, ECAP, Event, Fake};
-use crate::{Configuration, Error, Handle, PostedRoute, Route, Trigger};
+use crate::{Configuration, Error, Handle, Polarity, PostedRoute, Route, Trigger, io_apic_entry};
 use addr::{ApicId, Bdf, HostPhys, PAGE_SIZE, Vector};
 
 const ROUTE: Route =
@@ -61,6 +61,7 @@ fn a_posted_route_needs_a_vector_and_an_address_that_can_be_written_down() {
     unit.post_interrupt(&mut memory, handle, &posted).unwrap();
     let entry = (0xffff_ffc0_0010_c001, 0x000f_ffff_0004_0018);
     assert_eq!(unit.read_interrupt_entry(&memory, handle), Ok(entry));
+    unit.route_interrupt(&mut memory, handle, &Route { vector: Vector(16), ..ROUTE }).unwrap();
 }
 
 #[test]
@@ -117,4 +118,22 @@ fn write_buffers_are_flushed_after_a_new_route_and_not_for_one_that_is_announced
     let log = fake.take_log();
     assert_eq!(Fake::executed(&log).len(), 1);
     assert!(!log.iter().any(|event| matches!(event, Event::Write32(0x18, _))));
+}
+
+#[test]
+fn an_io_apic_pin_refers_to_its_entry() {
+    let entry = io_apic_entry(Handle(0x8003), Vector(0x31), Trigger::Level, Polarity::ActiveLow);
+    assert_eq!(entry, 0x0007_0000_0000_a831, "handle in 63:49 and 11, format in 48, level, low, vector");
+    let entry = io_apic_entry(Handle(1), Vector(0x41), Trigger::Edge, Polarity::ActiveHigh);
+    assert_eq!(entry, 0x0003_0000_0000_0041);
+}
+
+#[test]
+fn a_block_says_how_many_entries_it_has() {
+    let (mut unit, mut memory) = Fake::new().up();
+    for count in [1, 2, 4, 8, 16, 32] {
+        let block = unit.allocate_interrupts(&mut memory, count).unwrap();
+        assert_eq!((block.count(), block.handles().count()), (count, count));
+        assert_eq!((block.get(count - 1).is_some(), block.get(count)), (true, None));
+    }
 }

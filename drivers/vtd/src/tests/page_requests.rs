@@ -167,6 +167,7 @@ fn the_ring_is_set_up_empty_and_its_interrupt_masked() {
         Event::Write32(0xe0, 0),
     ];
     assert_eq!(fake.take_log(), expected);
+    unit.enable_page_request_interrupt(FaultInterrupt { vector: Vector(16), ..interrupt }).unwrap();
     let low = FaultInterrupt { vector: Vector(15), ..interrupt };
     assert_eq!(unit.enable_page_request_interrupt(low), Err(Error::BadVector(Vector(15))));
     let far = FaultInterrupt { destination: ApicId(u32::MAX), ..interrupt };
