@@ -129,15 +129,12 @@ impl Queue {
         self.ring.tell(port.window);
     }
 
-    /// Waits for all that is under way, and remembers what failed.
+    /// Waits for what is under way, of which there is something, and remembers what failed.
     fn settle<R: Registers, C: Clock, M: DmaMemory>(
         &mut self,
         port: &mut Port<'_, R, C>,
         memory: &mut M,
     ) -> Result<(), QueueError> {
-        if self.settled == self.sequence {
-            return Ok(());
-        }
         let outcome = self.poll(port, memory);
         if let Err(error) = outcome {
             let first = match self.failure {
@@ -209,5 +206,69 @@ impl Queue {
 
     fn timeout<R: Registers>(&self, window: &Window<R>, last: u32) -> QueueError {
         QueueError::Timeout { expected: self.sequence, last, fault_status: window.read(FSTS), head: window.read(IQH) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use crate::interface::Interface;
+    use crate::tests::fake::{Fake, TestUnit};
+    use crate::{Batch, Error, IotlbInvalidation};
+    use addr::{DomainId, HostPhys, Iova};
+    use paging::Invalidation;
+
+    #[test]
+    fn numbers_wrap_and_half_of_them_are_ahead() {
+        for expected in [0u32, 1, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff] {
+            for ahead in [0u32, 1, 0x7fff_ffff] {
+                assert!(reached(expected.wrapping_add(ahead), expected), "{expected:#x} {ahead:#x}");
+            }
+            for behind in [1u32, 0x7fff_ffff, 0x8000_0000] {
+                assert!(!reached(expected.wrapping_sub(behind), expected), "{expected:#x} {behind:#x}");
+            }
+        }
+    }
+
+    /// A unit that has awaited so many batches.
+    fn after(batches: u32) -> (Fake, TestUnit, Fake) {
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        let Some(Interface::Queue(queue)) = &mut unit.interface else { panic!("a queue") };
+        (queue.sequence, queue.settled) = (batches, batches);
+        memory.write_u64(queue.ring.status_word(), batches.into());
+        (fake, unit, memory)
+    }
+
+    #[test]
+    fn batches_are_awaited_whatever_their_numbers_are() {
+        let domain = IotlbInvalidation::Domain(DomainId(5));
+        for batches in [0x7fff_fffc, 0x8000_0000, 0xffff_fffc] {
+            let (fake, mut unit, mut memory) = after(batches);
+            for _ in 0..8 {
+                unit.invalidate_iotlb(&mut memory, [domain]).unwrap();
+                // Nothing to do is nothing to wait for, and nothing that fails.
+                unit.invalidate_iotlb(&mut memory, []).unwrap();
+            }
+            fake.inner(|inner| inner.stalled = true);
+            let root = HostPhys::new(0x5000);
+            let (start, len) = (Iova::new(0x1000), 0x1000);
+            let change = Invalidation { root, start, len, tables_changed: false, only_added: false };
+            let mut submitted = [(); 2].map(|()| {
+                let mut batch = Batch::new();
+                batch.add(DomainId(5), &change);
+                Some(unit.submit_batch(&mut memory, batch).unwrap())
+            });
+            let nothing = unit.submit_batch(&mut memory, Batch::new()).unwrap();
+            assert!(unit.complete_batch(&mut memory, nothing).is_ok(), "it waits for no other");
+            assert!(!unit.is_poisoned());
+            for batch in submitted.iter_mut().filter_map(Option::take) {
+                let failed = unit.complete_batch(&mut memory, batch);
+                assert!(matches!(failed, Err(Error::Invalidation(QueueError::Timeout { .. }))), "{failed:?}");
+            }
+            let nothing = unit.submit_batch(&mut memory, Batch::new()).unwrap();
+            assert!(unit.complete_batch(&mut memory, nothing).is_ok());
+        }
     }
 }

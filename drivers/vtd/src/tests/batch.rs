@@ -244,3 +244,21 @@ fn a_batch_that_is_forgotten_does_no_harm_to_the_next() {
     let submitted = unit.submit_batch(&mut memory, batch).unwrap();
     unit.complete_batch(&mut memory, submitted).unwrap();
 }
+
+#[test]
+fn a_batch_that_is_done_is_not_told_of_one_that_fails_later() {
+    let submit = |unit: &mut super::fake::TestUnit, memory: &mut Fake| {
+        let mut batch = Batch::new();
+        batch.add(DOMAIN, &change(0x1000, 0x1000));
+        unit.submit_batch(memory, batch).unwrap()
+    };
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    let first = submit(&mut unit, &mut memory);
+    let second = submit(&mut unit, &mut memory);
+    unit.complete_batch(&mut memory, second).unwrap();
+    fake.inner(|inner| inner.stalled = true);
+    let third = submit(&mut unit, &mut memory);
+    assert!(matches!(unit.complete_batch(&mut memory, third), Err(Error::Invalidation(_))));
+    assert!(unit.complete_batch(&mut memory, first).unwrap().covers(&change(0x1000, 0x1000)));
+}

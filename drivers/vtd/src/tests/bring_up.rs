@@ -188,10 +188,12 @@ fn protected_memory_regions_come_off_after_translation_is_on() {
     fake.inner(|inner| inner.pmen = 1 << 31 | 1);
     let mut unit = fake.probe().unwrap();
     assert!(matches!(unit.disable_protected_memory(), Err(Error::OutOfOrder { .. })));
-    unit.bring_up(&mut fake.clone(), &CONFIGURATION).unwrap();
+    let fault_interrupt = Some(FaultInterrupt { vector: Vector(0x60), destination: ApicId(1) });
+    unit.bring_up(&mut fake.clone(), &Configuration { fault_interrupt, ..CONFIGURATION }).unwrap();
     assert_eq!(fake.inner(|inner| inner.pmen), 0);
     let log = fake.take_log();
     let off = log.iter().position(|&event| event == Event::Write32(0x64, 0)).unwrap();
+    assert!(log.iter().position(|&event| event == Event::Write32(0x38, 0)).unwrap() > off, "faults are told of last");
     let on = log.iter().position(|event| matches!(event, Event::Write32(0x18, v) if v >> 31 == 1)).unwrap();
     assert!(on < off);
 }
@@ -316,4 +318,17 @@ fn nothing_is_turned_on_after_an_invalidation_has_failed() {
     assert_eq!(unit.enable_translation(), Err(Error::Poisoned));
     assert!(fake.take_log().is_empty());
     assert!(!unit.translation_enabled() && !unit.interrupt_remapping_enabled());
+}
+
+#[test]
+fn what_hardware_has_not_turned_on_is_not_said_to_be_on() {
+    for (bit, enabled) in [(26, [false, false]), (25, [false, false]), (31, [true, false])] {
+        let fake = Fake::new();
+        fake.inner(|inner| inner.ignored = 1 << bit);
+        let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+        unit.bring_up(&mut memory, &CONFIGURATION).unwrap_err();
+        assert_eq!([unit.interrupt_remapping_enabled(), unit.translation_enabled()], enabled, "bit {bit}");
+        let queue_is_on = !matches!(unit.set_root_table(&mut memory), Err(Error::OutOfOrder { .. }));
+        assert_eq!(queue_is_on, bit != 26);
+    }
 }

@@ -72,12 +72,13 @@ fn a_device_that_caches_is_told_what_its_domain_loses_and_nothing_else() {
     assert_eq!(executed(&fake), []);
     unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Domain(DomainId(6))]).unwrap();
     assert_eq!(executed(&fake), [(pages(other, 0, 64), true)]);
+    let everything = [SOURCE, second, other].map(|source| (pages(source, 0, 64), true));
     unit.invalidate_iotlb(&mut memory, [IotlbInvalidation::Global]).unwrap();
-    assert_eq!(executed(&fake).len(), 3);
+    assert_eq!(executed(&fake), everything);
     unit.invalidate_iotlb(&mut memory, [range(6, 0, u64::MAX)]).unwrap();
     assert_eq!(executed(&fake), [(pages(other, 0, 64), true)], "more than a device-TLB descriptor can name");
     unit.recover(&mut memory).unwrap();
-    assert_eq!(executed(&fake).len(), 3);
+    assert_eq!(executed(&fake), everything);
 }
 
 #[test]
@@ -202,6 +203,11 @@ fn a_device_that_cannot_be_asked_alone_is_isolated_where_it_may_have_been_silent
     let fake = Fake::with(CAP, ATS);
     let (mut unit, mut memory) = fake.up();
     let sources = [SOURCE, Bdf::from_u16(0x0108)];
+    // Nor is it called done where none of them has anything to take away.
+    fake.inner(|inner| (inner.names_silent, inner.silent) = (false, [SOURCE.as_u16()].into()));
+    let result = unit.submit(&mut memory, &sources.map(|source| pages(source, 0, 64)));
+    assert!(matches!(result, Err(Error::DeviceIsolated(_))), "{result:?}");
+    fake.inner(|inner| inner.silent.clear());
     for source in sources {
         // It is asked, and yet the unit keeps no list of it.
         unit.assign(&mut memory, source, DomainId(5), HostPhys::new(0x9000), Levels::Four).unwrap();

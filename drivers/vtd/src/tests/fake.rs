@@ -48,6 +48,9 @@ pub struct Inner {
     pub pmen_stuck: bool,
     /// The queue executes nothing.
     pub stalled: bool,
+    /// Each time that it is told of the tail, the queue rests for so many looks at FSTS; the last first.
+    pub rests: Vec<usize>,
+    pub resting: usize,
     /// Descriptors whose low half is so under the mask are refused with IQE.
     pub refused: Option<(u64, u64)>,
     /// Fetches only when the tail is written, and not when an error is cleared, as QEMU does.
@@ -118,6 +121,8 @@ impl Fake {
             ignored: 0,
             pmen_stuck: false,
             stalled: false,
+            rests: Vec::new(),
+            resting: 0,
             refused: None,
             wants_tail: false,
             device_error: 0,
@@ -231,7 +236,12 @@ impl Inner {
         let in_flight = (self.iqt + ring - self.iqh % ring) % ring / bytes;
         self.max_in_flight = self.max_in_flight.max(in_flight);
         assert!(self.iqt < ring && self.iqt.is_multiple_of(bytes), "bad tail {:#x}", self.iqt);
-        while !self.stalled && self.gsts & 1 << 26 != 0 && self.fsts & 0x50 == 0 && self.iqh != self.iqt {
+        while !self.stalled
+            && self.resting == 0
+            && self.gsts & 1 << 26 != 0
+            && self.fsts & 0x50 == 0
+            && self.iqh != self.iqt
+        {
             let at = (self.iqa & !0xfff) + self.iqh;
             let (low, high) = (self.hardware_read(at), self.hardware_read(at + 8));
             if bytes == 32 {
@@ -302,7 +312,11 @@ impl Inner {
 
 impl Registers for Fake {
     fn read32(&self, offset: u16) -> u32 {
-        let inner = self.0.borrow();
+        let mut inner = self.0.borrow_mut();
+        if offset == 0x34 && inner.resting > 0 {
+            inner.resting -= 1;
+            inner.run_queue();
+        }
         match offset {
             0x00 => inner.ver,
             0x1c => inner.gsts,
@@ -373,6 +387,7 @@ impl Registers for Fake {
             0x88 => {
                 inner.check_written_back();
                 inner.iqt = value;
+                inner.resting = inner.rests.pop().unwrap_or(0);
                 inner.run_queue();
             }
             0x90 => inner.iqa = value,

@@ -162,7 +162,7 @@ fn a_record_of_which_one_half_is_all_ones_is_a_record() {
 
 #[test]
 fn whatever_record_hardware_names_all_that_are_pending_are_reported_once() {
-    for first in 0..=255 {
+    for first in [0, 1, 127, 254, 255] {
         let fake = Fake::with(CAP & !(0xff << 40) | 255 << 40, ECAP);
         let (mut unit, _) = fake.up();
         fake.inner(|inner| {

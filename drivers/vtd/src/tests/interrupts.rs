@@ -31,6 +31,7 @@ fn entry_zero_is_nobodys_and_every_other_is_given_once() {
     let mut indices = Vec::new();
     while let Ok(block) = unit.allocate_interrupts(&mut memory, 1) {
         indices.push(block.get(0).unwrap().index());
+        assert!(indices.len() < 256);
     }
     indices.sort();
     assert_eq!(indices, (1..256).collect::<Vec<_>>());
@@ -96,7 +97,7 @@ fn a_table_that_is_almost_full_costs_no_more_than_an_empty_one() {
     let (mut count, mut last) = (0, None);
     while let Ok(block) = unit.allocate_interrupts(&mut memory, 1) {
         (count, last) = (count + 1, Some(block));
-        assert!(reads(&fake) <= 2, "one word to look, one to change");
+        assert!(count < 65536 && reads(&fake) <= 2, "one word to look, one to change");
     }
     assert_eq!(count, 65535);
     for count in [1, 32] {

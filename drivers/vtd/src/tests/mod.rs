@@ -7,7 +7,7 @@ mod bring_up;
 mod coherency;
 mod device_tlb;
 mod errors;
-mod fake;
+pub(crate) mod fake;
 mod faults;
 mod interrupt_entries;
 mod interrupts;

@@ -193,3 +193,17 @@ fn units_without_page_requests_or_without_a_queue_are_refused() {
     fake.inner(|inner| inner.frames_left = 0);
     assert!(matches!(unit.enable_page_requests(&mut memory, 0), Err(Error::OutOfMemory(_))));
 }
+
+#[test]
+fn requests_that_were_reported_are_not_reported_again_where_their_answer_failed() {
+    let (fake, mut unit, mut memory) = up(1);
+    (0..100).for_each(|number| ask(&fake, number, number, true));
+    fake.inner(|inner| inner.stalled = true);
+    let mut reported = 0;
+    let result = unit.drain_page_requests(&mut memory, |_| {
+        reported += 1;
+        Some(PageResponse::Success)
+    });
+    assert!(matches!(result, Err(Error::Invalidation(_))), "{result:?}");
+    assert_eq!((reported, fake.inner(|inner| inner.others[&0xc0])), (32, 32 * 32), "their places are free");
+}

@@ -1,4 +1,4 @@
-use crate::posted::Notification;
+use crate::posted::{Control, Notification};
 use crate::{DestinationMode, PostedInterruptDescriptor};
 use addr::{ApicId, Vector};
 
@@ -65,6 +65,28 @@ fn control_changes_as_a_whole_or_not_at_all() {
     assert!(descriptor.is_suppressed() && descriptor.is_outstanding());
     assert_eq!(descriptor.update_control(|_| None), Err(descriptor.control()));
     assert_eq!(descriptor.notification(), to);
+}
+
+#[test]
+fn each_part_of_control_is_set_and_cleared_alone() {
+    let to = Notification { vector: Vector(0xa5), destination: 0x89ab_cdef };
+    let none = Control::SUPPRESSED.suppressed(false);
+    let parts = |control: Control| (control.is_outstanding(), control.is_suppressed(), control.notification());
+    let nobody = Notification { vector: Vector(0), destination: 0 };
+    assert_eq!(parts(none), (false, false, nobody));
+    assert_eq!(parts(Control::SUPPRESSED), (false, true, nobody));
+    for outstanding in [false, true] {
+        for suppressed in [false, true] {
+            for start in [none, Control::SUPPRESSED, none.outstanding(true), none.directed(to)] {
+                let all = start.outstanding(outstanding).suppressed(suppressed);
+                assert_eq!(parts(all), (outstanding, suppressed, start.notification()));
+                assert_eq!(parts(all.directed(to)), (outstanding, suppressed, to));
+                assert_eq!(parts(all.directed(to).directed(nobody)), (outstanding, suppressed, nobody));
+                let claimed = (!outstanding && !suppressed).then_some((true, false, start.notification()));
+                assert_eq!(all.claimed().map(parts), claimed);
+            }
+        }
+    }
 }
 
 #[test]

@@ -100,11 +100,29 @@ fn a_stuck_queue_is_never_overrun() {
     });
     assert!(full.is_some());
     fake.inner(|inner| assert!(inner.max_in_flight > 200 && inner.max_in_flight < 256, "{}", inner.max_in_flight));
+    // However often it is tried, nothing that hardware has not fetched is written over.
+    let in_flight = fake.inner(|inner| inner.max_in_flight);
+    for _ in 0..300 {
+        let full = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
+        assert!(matches!(full, Err(Error::Invalidation(QueueError::Full { .. } | QueueError::Timeout { .. }))));
+    }
+    fake.take_log();
     // Once hardware works again, it finds every descriptor that it was given, and then there is room.
     fake.inner(|inner| {
         inner.stalled = false;
         inner.run_queue();
     });
+    let log = fake.take_log();
+    let found =
+        log.iter().filter(|event| matches!(event, Event::Executed(0x5_00e2, 0) | Event::Executed(_, 0x10_1000..)));
+    assert!(found.count() as u64 >= in_flight, "each is the one that was given");
+    let waits: Vec<_> = log
+        .iter()
+        .filter_map(|event| {
+            if let Event::Executed(low, high) = event { (low & 0xf == 5).then_some((*high, low >> 32)) } else { None }
+        })
+        .collect();
+    assert!(waits.is_sorted_by_key(|&(_, number)| number), "{waits:x?}");
     unit.invalidate_iotlb(&mut memory, [DOMAIN; 31]).unwrap();
 }
 
@@ -458,4 +476,20 @@ fn a_unit_that_disappears_during_a_wait_is_an_error_at_once() {
     let (mut unit, mut memory) = fake.up();
     fake.inner(|inner| (inner.stalled, inner.fsts) = (true, u32::MAX));
     assert!(unit.invalidate_iotlb(&mut memory, [DOMAIN]).is_err());
+}
+
+#[test]
+fn what_is_submitted_again_has_all_of_the_time_once_more() {
+    for (rests, in_time) in [([700, 700], true), ([700, 1100], false), ([1100, 1], false)] {
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        // A look is a millisecond, and a second is all that there is.
+        fake.inner(|inner| {
+            inner.rests = rests.into_iter().rev().collect();
+            inner.device_error = 1 << 6;
+        });
+        let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
+        assert_eq!(result.is_ok(), in_time, "{rests:?}: {result:?}");
+        assert_eq!(unit.is_poisoned(), !in_time);
+    }
 }

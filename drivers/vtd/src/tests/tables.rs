@@ -296,3 +296,15 @@ fn write_buffers_are_flushed_for_a_mapping_that_was_only_added() {
     let log = fake.take_log();
     assert!(matches!(log[..], [Event::Write32(0x18, value)] if value & 1 << 27 != 0), "{log:x?}");
 }
+
+#[test]
+fn pointers_to_tables_are_forgotten_where_tables_changed_and_kept_where_only_leaves_did() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    for (tables_changed, high) in [(true, 0x20_0009), (false, 0x20_0049)] {
+        let (start, len) = (Iova::new(0x20_0000), 0x20_0000);
+        let change = Invalidation { root: OLD.1, start, len, tables_changed, only_added: false };
+        let _proof = unit.invalidate(&mut memory, OLD.0, &change).unwrap();
+        assert!(fake.take_log().contains(&Event::Executed(0x0007_00f2, high)), "IH is bit 6");
+    }
+}

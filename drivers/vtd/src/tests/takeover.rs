@@ -169,6 +169,20 @@ fn regions_that_are_not_there_protect_nothing() {
         assert_eq!((regions.low.is_some(), regions.high.is_some()), (cap & 1 << 5 != 0, cap & 1 << 6 != 0));
         assert!(!regions.enabled);
     }
+    // A register that is not there is not written; nor is one that says already what it is to say.
+    for (cap, pmen) in [(CAP, 1 << 31 | 1), (PROTECTED, 0)] {
+        let fake = found(cap, 0);
+        fake.inner(|inner| inner.pmen = pmen);
+        let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+        unit.bring_up(&mut memory, &CONFIGURATION).unwrap();
+        assert!(!fake.take_log().iter().any(|event| matches!(event, Event::Write32(0x64, _))), "{cap:#x}");
+    }
+    // The low bits of a limit count as 1, and in some units read so.
+    let fake = found(PROTECTED, 0);
+    fake.inner(|inner| inner.others.extend([(0x68, 0x40_0000), (0x6c, 0x7f_ffff), (0x70, 1 << 33), (0x78, 1 << 34)]));
+    let regions = fake.probe().unwrap().read_protected_memory();
+    assert_eq!(regions.low, Some((HostPhys::new(0x40_0000), HostPhys::new(0x7f_ffff))));
+    assert_eq!(regions.high, Some((HostPhys::new(1 << 33), HostPhys::new((1 << 34) + 0x1f_ffff))));
     let fake = found(CAP, 0);
     fake.inner(|inner| inner.pmen = 1);
     assert!(!fake.probe().unwrap().read_protected_memory().enabled, "a bit of a register that is not there");

@@ -2,9 +2,10 @@
 
 use super::fake::{CONFIGURATION, Fake};
 use crate::spec::registers::Global;
-use crate::{Clock, Error, Levels};
+use crate::{Clock, DmaMemory, Error, Levels};
 use addr::{Bdf, DomainId, HostPhys};
 use core::cell::Cell;
+use paging::TableMemory;
 
 #[test]
 fn a_unit_tells_its_version_and_what_the_driver_has_turned_on() {
@@ -61,4 +62,30 @@ fn a_clock_behind_a_reference_is_the_same_clock() {
     }
     let clock = Steps(Cell::new(7));
     assert_eq!((after_a_pause(&clock), clock.now_us()), (10, 10));
+}
+
+#[test]
+fn memory_that_cannot_exchange_128_bits_says_so() {
+    struct Plain;
+    impl TableMemory for Plain {
+        fn allocate_table(&mut self) -> Option<HostPhys> {
+            None
+        }
+        fn free_table(&mut self, _: HostPhys) {}
+        fn read_entry(&self, _: HostPhys, _: usize) -> u64 {
+            0
+        }
+        fn write_entry(&mut self, _: HostPhys, _: usize, _: u64) {}
+    }
+    impl DmaMemory for Plain {
+        fn allocate_contiguous(&mut self, _: usize, _: u64) -> Option<HostPhys> {
+            None
+        }
+        fn read_u64(&self, _: HostPhys) -> u64 {
+            0
+        }
+        fn write_u64(&mut self, _: HostPhys, _: u64) {}
+        fn write_back(&mut self, _: HostPhys, _: u64) {}
+    }
+    assert!(!Plain.exchange_u128(HostPhys::new(0x1000), [0, 0], [1, 1]), "nothing has been exchanged");
 }
