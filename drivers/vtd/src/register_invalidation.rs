@@ -22,8 +22,6 @@ pub(crate) fn perform<R: Registers, C: Clock>(
             port.window.write(iva(base), descriptor.high);
             command(port, register, descriptor.iotlb_command(), IOTLB_BUSY, IOTLB_DONE)
         }
-        // Nothing follows before what precedes is done.
-        DescriptorType::Wait => Ok(()),
         _ => Err(refused),
     }
 }

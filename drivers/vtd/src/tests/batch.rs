@@ -262,3 +262,37 @@ fn a_batch_that_is_done_is_not_told_of_one_that_fails_later() {
     assert!(matches!(unit.complete_batch(&mut memory, third), Err(Error::Invalidation(_))));
     assert!(unit.complete_batch(&mut memory, first).unwrap().covers(&change(0x1000, 0x1000)));
 }
+
+#[test]
+fn failures_one_after_another_reach_all_that_they_concern_and_no_others() {
+    let submit = |unit: &mut super::fake::TestUnit, memory: &mut Fake| {
+        let mut batch = Batch::new();
+        batch.add(DOMAIN, &change(0x1000, 0x1000));
+        unit.submit_batch(memory, batch).unwrap()
+    };
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    let stall = |stalled| {
+        fake.inner(|inner| {
+            inner.stalled = stalled;
+            inner.run_queue();
+        });
+    };
+    // Of the first failure, one has not asked when the second comes.
+    stall(true);
+    let first = submit(&mut unit, &mut memory);
+    let second = submit(&mut unit, &mut memory);
+    assert!(unit.complete_batch(&mut memory, second).is_err());
+    let third = submit(&mut unit, &mut memory);
+    assert!(unit.complete_batch(&mut memory, third).is_err());
+    assert!(unit.complete_batch(&mut memory, first).is_err(), "it was never done");
+    // What is done between two failures has not failed.
+    stall(false);
+    let fourth = submit(&mut unit, &mut memory);
+    let fifth = submit(&mut unit, &mut memory);
+    unit.complete_batch(&mut memory, fifth).unwrap();
+    stall(true);
+    let sixth = submit(&mut unit, &mut memory);
+    assert!(unit.complete_batch(&mut memory, sixth).is_err());
+    unit.complete_batch(&mut memory, fourth).unwrap();
+}

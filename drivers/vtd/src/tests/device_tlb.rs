@@ -339,3 +339,17 @@ fn a_unit_that_answers_no_device_and_a_full_list_are_refused() {
     unit.clear(&mut memory, Bdf::from_u16(3)).unwrap();
     assign(&mut unit, &mut memory, Bdf::from_u16(32), 5).unwrap();
 }
+
+#[test]
+fn a_device_that_can_only_be_the_silent_one_is_not_asked_again() {
+    let fake = Fake::with(CAP, ATS);
+    let (mut unit, mut memory) = fake.up();
+    assign(&mut unit, &mut memory, SOURCE, 5).unwrap();
+    fake.inner(|inner| (inner.names_silent, inner.silent) = (false, [SOURCE.as_u16()].into()));
+    fake.take_log();
+    // It is asked of two ranges at once, and yet it is one device.
+    let result = unit.invalidate_iotlb(&mut memory, [range(5, 0x3000, 0x1000), range(5, 0x9000, 0x1000)]);
+    assert_eq!(result, Err(Error::DeviceIsolated(SOURCE)));
+    let asked = fake.take_log().iter().filter(|&&event| event == Event::Silent(SOURCE.as_u16())).count();
+    assert_eq!(asked, 1);
+}

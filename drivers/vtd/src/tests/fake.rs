@@ -61,6 +61,11 @@ pub struct Inner {
     pub waits_before_error: usize,
     /// Not once, but for ever.
     pub endless_timeouts: bool,
+    /// The status of a wait that was dropped is written when hardware is next told of the tail.
+    pub writes_dropped: bool,
+    pub dropped: Option<(u64, u32)>,
+    /// So often, when ITE is cleared, it is set again at once, for the device after the one before.
+    pub names_another: usize,
     /// Devices that do not answer invalidations of their device-TLB, and what IQERCD then says of them.
     pub silent: Vec<u16>,
     pub names_silent: bool,
@@ -128,6 +133,9 @@ impl Fake {
             device_error: 0,
             waits_before_error: 0,
             endless_timeouts: false,
+            writes_dropped: false,
+            dropped: None,
+            names_another: 0,
             silent: Vec::new(),
             names_silent: true,
             performs: true,
@@ -263,6 +271,7 @@ impl Inner {
                     self.device_error = 0;
                 }
                 if self.fsts & 1 << 6 != 0 {
+                    self.dropped = self.writes_dropped.then_some((high, (low >> 32) as u32));
                     self.iqh = (self.iqh + bytes) % ring;
                     return;
                 }
@@ -357,6 +366,11 @@ impl Registers for Fake {
             }
             0x34 => {
                 inner.fsts &= !(value & 0xfd);
+                if value & 1 << 6 != 0 && inner.names_another > 0 {
+                    inner.names_another -= 1;
+                    inner.iqercd += 8 << 32;
+                    inner.fsts |= 1 << 6;
+                }
                 if !inner.wants_tail {
                     inner.run_queue();
                 }
@@ -388,6 +402,9 @@ impl Registers for Fake {
                 inner.check_written_back();
                 inner.iqt = value;
                 inner.resting = inner.rests.pop().unwrap_or(0);
+                if let Some((address, data)) = inner.dropped.take() {
+                    inner.status_write(address, data);
+                }
                 inner.run_queue();
             }
             0x90 => inner.iqa = value,

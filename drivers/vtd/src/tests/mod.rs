@@ -5,6 +5,7 @@ extern crate std;
 mod batch;
 mod bring_up;
 mod coherency;
+mod completion;
 mod device_tlb;
 mod errors;
 pub(crate) mod fake;

@@ -295,7 +295,14 @@ fn what_is_refused_in_every_form_is_named_and_the_rest_is_done() {
     let result = unit.submit(&mut memory, &[iotlb, context]);
     let Err(Error::Invalidation(QueueError::Refused { descriptor, record, .. })) = result else { panic!("{result:?}") };
     assert_eq!((descriptor, record), (Descriptor { low: 0xd2, high: 0 }, 4));
-    assert_eq!(Fake::executed(&fake.take_log()), [context.low]);
+    let log = fake.take_log();
+    assert_eq!(Fake::executed(&log), [context.low]);
+    let status = log.iter().find_map(|event| match event {
+        Event::Executed(low, high) if low & 0xf == 5 && low >> 32 != 0 => Some(high & !0xfff),
+        _ => None,
+    });
+    let harmless = Event::Executed(0x65, status.unwrap() + 4088);
+    assert!(log.contains(&harmless), "a wait that writes where nobody looks: {log:x?}");
     assert!(unit.is_poisoned());
     fake.inner(|inner| inner.refused = None);
     unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
@@ -414,6 +421,9 @@ fn hardware_that_times_out_without_end_is_given_up() {
     let result = unit.submit(&mut memory, &[Descriptor::context_cache_global()]);
     assert_eq!(result, Err(Error::Invalidation(QueueError::DeviceTimeout { source: None })));
     assert!(unit.is_poisoned());
+    let tried = Fake::executed(&fake.take_log());
+    assert_eq!(tried, [0x11; 9], "once, and eight times again");
+    assert_eq!(fake.inner(|inner| inner.fsts) & 0x40, 0, "the queue does not stand still for it");
 }
 
 #[test]
@@ -492,4 +502,46 @@ fn what_is_submitted_again_has_all_of_the_time_once_more() {
         assert_eq!(result.is_ok(), in_time, "{rests:?}: {result:?}");
         assert_eq!(unit.is_poisoned(), !in_time);
     }
+}
+
+#[test]
+fn a_ring_that_nobody_empties_is_filled_but_for_one_place() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| (inner.stalled, inner.max_in_flight) = (true, 0));
+    // 85 batches of two descriptors and a wait.
+    for number in 0..90 {
+        let result = unit.invalidate_iotlb(&mut memory, [DOMAIN; 2]);
+        let full = matches!(result, Err(Error::Invalidation(QueueError::Full { tail: _, head: _ })));
+        assert_eq!(full, number >= 85, "{number}: {result:?}");
+    }
+    assert_eq!(fake.inner(|inner| inner.max_in_flight), 255);
+}
+
+#[test]
+fn a_completion_of_before_does_not_complete_what_is_submitted_again() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    // The wait is dropped with a timeout, and its status is written after all, while the second attempt rests for ever.
+    fake.inner(|inner| {
+        inner.rests = [5000, 0].into();
+        (inner.device_error, inner.writes_dropped) = (1 << 6, true);
+    });
+    let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
+    assert!(matches!(result, Err(Error::Invalidation(QueueError::Timeout { .. }))), "{result:?}");
+}
+
+#[test]
+fn timeouts_without_end_of_ever_other_devices_do_not_overrun_the_ring() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    // Hardware consumes nothing and names another device each time.
+    fake.inner(|inner| {
+        (inner.stalled, inner.names_another) = (true, 100);
+        (inner.fsts, inner.iqercd) = (1 << 6, 0x500 << 32);
+    });
+    let batch: Vec<_> = (1..=100).map(|number| device_tlb(number << 3)).collect();
+    let result = unit.submit(&mut memory, &batch);
+    assert!(matches!(result, Err(Error::Invalidation(QueueError::Full { .. }))), "{result:?}");
+    fake.inner(|inner| assert!(inner.max_in_flight < 256));
 }

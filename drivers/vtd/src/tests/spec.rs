@@ -1,6 +1,7 @@
 //! Bits and numbers, written out from the specification's sections and not taken from the code that is tested.
 
 use super::std::format;
+use super::std::string::ToString;
 use super::std::vec::Vec;
 use crate::spec::fault::FaultReason;
 use crate::spec::registers::*;
@@ -278,4 +279,23 @@ fn the_reasons_of_faults_that_are_defined_have_words_and_no_others() {
     for (reason, code, word) in named {
         assert!(reason == FaultReason(code) && reason.words().is_some_and(|words| words.contains(word)), "{word}");
     }
+}
+
+#[test]
+fn a_fault_says_who_did_what_where_with_which_pasid() {
+    use crate::spec::fault::{FAULT, FaultRecord};
+    let text = |low, high: u64| FaultRecord::decode(low, FAULT | high).unwrap().to_string();
+    let pasid = 1 << 31 | 0xabcde << 40;
+    let reason = "no write permission in the second stage (0x05)";
+    assert_eq!(text(0x5000, 5 << 32 | 0x1234), format!("12:06.4: DMA write at 0x5000: {reason}"));
+    let read = 1 << 62;
+    assert_eq!(
+        text(0x5000, read | 5 << 32 | 0x1234 | pasid),
+        format!("12:06.4: DMA read at 0x5000 with PASID 0xabcde: {reason}")
+    );
+    let atomic = 1 << 62 | 1 << 28;
+    assert_eq!(text(0x5000, atomic | 5 << 32 | 0x1234), format!("12:06.4: DMA atomic operation at 0x5000: {reason}"));
+    assert_eq!(text(0x5000, 1 << 28 | 5 << 32 | 0x1234), format!("12:06.4: page request at 0x5000: {reason}"));
+    let interrupt = text(0x0123_0000_0000_0000, 0x22 << 32 | 0x1234);
+    assert_eq!(interrupt, "12:06.4: interrupt through entry 291: interrupt entry not present (0x22)");
 }

@@ -93,7 +93,12 @@ fn in_caching_mode_what_becomes_present_is_announced_under_every_id_that_absence
     let (mut unit, mut memory) = up(&fake);
     unit.attach(&mut memory, SOURCE, pasid(5), DomainId(7), second(TABLE)).unwrap();
     let zero = tags(0, 5) | 0x17;
-    assert_eq!(Fake::executed(&fake.take_log()), [CONTEXT, zero, zero, tags(7, 5) | 0x17, 0x7_00e2]);
+    let log = fake.take_log();
+    assert_eq!(Fake::executed(&log), [CONTEXT, zero, zero, tags(7, 5) | 0x17, 0x7_00e2]);
+    let (context, entry) = (context(&fake), entry(&fake, 5));
+    let present = |at| log.iter().rposition(|event| matches!(event, Event::Store(to, _) if *to == at)).unwrap();
+    let told = |low| log.iter().position(|&event| event == Event::Executed(low, 0)).unwrap();
+    assert!(present(context) < told(CONTEXT) && present(entry) < told(zero), "what is cached is older than the entry");
     unit.detach(&mut memory, SOURCE, pasid(5)).unwrap();
     fake.take_log();
     unit.attach(&mut memory, SOURCE, pasid(5), DomainId(9), first(TABLE)).unwrap();

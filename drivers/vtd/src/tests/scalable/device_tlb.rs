@@ -113,3 +113,22 @@ fn a_device_that_is_permitted_again_is_asked_once_and_as_was_said_last() {
         assert_eq!(device_descriptors(&fake), [page]);
     }
 }
+
+#[test]
+fn devices_with_pasids_are_not_asked_alone_for_less_than_they_were_asked_for() {
+    let fake = Fake::with(CAP, SCALABLE);
+    let (mut unit, mut memory) = up(&fake);
+    let sources = [SOURCE, Bdf::from_u16(0x1200)];
+    for source in sources {
+        unit.attach(&mut memory, source, None, DomainId(7), second(TABLE)).unwrap();
+        unit.use_device_tlb(&mut memory, source, Some(DEVICE)).unwrap();
+    }
+    fake.inner(|inner| (inner.names_silent, inner.silent) = (false, [SOURCE.as_u16()].into()));
+    let change =
+        Invalidation { root: TABLE, start: Iova::new(0x3000), len: 0x1000, tables_changed: true, only_added: false };
+    let result = unit.invalidate(&mut memory, DomainId(7), &change);
+    assert!(matches!(result, Err(Error::DeviceIsolated(_))), "{result:?}");
+    // Either may have been the silent one, and what either keeps of a PASID is not known to be forgotten.
+    assert_eq!(sources.map(|source| unit.attachment(&memory, source, None)), [None; 2]);
+    assert!(!unit.is_poisoned());
+}
