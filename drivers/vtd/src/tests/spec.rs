@@ -299,3 +299,16 @@ fn a_fault_says_who_did_what_where_with_which_pasid() {
     let interrupt = text(0x0123_0000_0000_0000, 0x22 << 32 | 0x1234);
     assert_eq!(interrupt, "12:06.4: interrupt through entry 291: interrupt entry not present (0x22)");
 }
+
+#[test]
+fn an_entry_is_present_by_its_lowest_bit_alone() {
+    use crate::spec::{context::ContextEntry, interrupt, pasid::PasidEntry, scalable_context::ScalableContextEntry};
+    for (low, present) in [(0, false), (1, true), (!1, false), (!0, true), (1 << 63, false)] {
+        for high in [0, 1, !0] {
+            assert_eq!(interrupt::Entry { low, high }.is_present(), present, "{low:#x}");
+            assert_eq!(ContextEntry { low, high }.is_present(), present, "{low:#x}");
+            assert_eq!(ScalableContextEntry { low, high }.is_present(), present, "{low:#x}");
+            assert_eq!(PasidEntry { words: [low, high, 0, 0, 0, 0, 0, !0] }.is_present(), present, "{low:#x}");
+        }
+    }
+}

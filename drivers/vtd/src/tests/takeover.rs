@@ -240,3 +240,27 @@ fn a_queue_that_waits_for_a_silent_device_is_idle_too() {
         fake.probe().unwrap().take_over(Handover::TakeOver, Platform::default()).unwrap();
     }
 }
+
+#[test]
+fn faults_interrupt_nobody_from_the_first_step_on() {
+    for handover in [Handover::TakeOver, Handover::StopProtected, Handover::Stop] {
+        let fake = found(PROTECTED, ALL_ON);
+        fake.inner(|inner| inner.fectl = 0x55);
+        fake.probe().unwrap().take_over(handover, Platform::default()).unwrap();
+        assert_eq!(fake.take_log()[0], Event::Write32(0x38, 1 << 31 | 0x55), "{handover:?}");
+    }
+}
+
+#[test]
+fn what_was_taken_over_and_then_stopped_is_not_in_force_any_more() {
+    for (register, value) in [(0x20, 0x66_0400), (0xb8, 0x77_0007)] {
+        let fake = found(CAP, ALL_ON);
+        fake.inner(|inner| inner.others.insert(register, value));
+        let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+        unit.take_over(Handover::TakeOver, Platform::default()).unwrap();
+        assert!(unit.read_status().contains(Global::TRANSLATION | Global::INTERRUPT_REMAPPING));
+        // Tables of another mode, now that nothing is.
+        unit.bring_up(&mut memory, &CONFIGURATION).unwrap();
+        assert!(unit.translation_enabled() && unit.interrupt_remapping_enabled());
+    }
+}
