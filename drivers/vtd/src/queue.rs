@@ -260,8 +260,10 @@ mod tests {
                 batch.add(DomainId(5), &change);
                 Some(unit.submit_batch(&mut memory, batch).unwrap())
             });
+            let start = unit.clock.now_us();
             let nothing = unit.submit_batch(&mut memory, Batch::new()).unwrap();
-            assert!(unit.complete_batch(&mut memory, nothing).is_ok(), "it waits for no other");
+            assert!(unit.complete_batch(&mut memory, nothing).is_ok());
+            assert_eq!(unit.clock.now_us(), start, "it waits for no other");
             assert!(!unit.is_poisoned());
             for batch in submitted.iter_mut().filter_map(Option::take) {
                 let failed = unit.complete_batch(&mut memory, batch);

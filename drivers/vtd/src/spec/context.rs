@@ -105,6 +105,7 @@ mod tests {
         let entry = ContextEntry::new(HostPhys::new(0x1000), Levels::Four, DomainId(1));
         assert_eq!(entry.with_device_tlb(), ContextEntry { low: 0x1005, ..entry });
         assert!(entry.with_device_tlb().has_device_tlb() && !entry.has_device_tlb());
+        assert_eq!(entry.with_device_tlb().with_device_tlb(), entry.with_device_tlb());
         assert!(!ContextEntry { low: entry.low | 3 << 2, ..entry }.has_device_tlb());
     }
 

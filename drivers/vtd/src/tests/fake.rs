@@ -48,6 +48,8 @@ pub struct Inner {
     pub pmen_stuck: bool,
     /// The queue executes nothing.
     pub stalled: bool,
+    /// So many descriptors are executed and no more.
+    pub steps: Option<usize>,
     /// Each time that it is told of the tail, the queue rests for so many looks at FSTS; the last first.
     pub rests: Vec<usize>,
     pub resting: usize,
@@ -126,6 +128,7 @@ impl Fake {
             ignored: 0,
             pmen_stuck: false,
             stalled: false,
+            steps: None,
             rests: Vec::new(),
             resting: 0,
             refused: None,
@@ -250,6 +253,10 @@ impl Inner {
             && self.fsts & 0x50 == 0
             && self.iqh != self.iqt
         {
+            if let Some(steps) = &mut self.steps {
+                let Some(left) = steps.checked_sub(1) else { return };
+                *steps = left;
+            }
             let at = (self.iqa & !0xfff) + self.iqh;
             let (low, high) = (self.hardware_read(at), self.hardware_read(at + 8));
             if bytes == 32 {

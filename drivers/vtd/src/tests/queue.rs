@@ -247,6 +247,9 @@ fn a_unit_that_goes_on_only_when_told_of_the_tail_is_told() {
     });
     unit.invalidate_iotlb(&mut memory, [DOMAIN, range(0x1000, 0x1000), DOMAIN]).unwrap();
     assert_eq!(Fake::executed(&fake.take_log()), [0x5_00e2, 0xd2, 0x5_00e2]);
+    fake.inner(|inner| (inner.refused, inner.device_error) = (None, 1 << 6));
+    unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap();
+    assert_eq!(Fake::executed(&fake.take_log()), [0x5_00e2; 2], "after a timeout too");
 }
 
 #[test]
@@ -544,4 +547,23 @@ fn timeouts_without_end_of_ever_other_devices_do_not_overrun_the_ring() {
     let result = unit.submit(&mut memory, &batch);
     assert!(matches!(result, Err(Error::Invalidation(QueueError::Full { .. }))), "{result:?}");
     fake.inner(|inner| assert!(inner.max_in_flight < 256));
+}
+
+#[test]
+fn room_that_hardware_has_made_is_used_to_the_last_place() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.stalled = true);
+    while let Err(Error::Invalidation(QueueError::Timeout { .. })) = unit.invalidate_iotlb(&mut memory, [DOMAIN; 2]) {}
+    // Hardware fetches as much as one more descriptor and its wait take, and stands still again.
+    for (steps, fits) in [(1, false), (1, true), (1, false), (1, true)] {
+        fake.inner(|inner| {
+            (inner.stalled, inner.steps) = (false, Some(steps));
+            inner.run_queue();
+            (inner.stalled, inner.steps) = (true, None);
+        });
+        let result = unit.invalidate_iotlb(&mut memory, [DOMAIN]);
+        let full = matches!(result, Err(Error::Invalidation(QueueError::Full { .. })));
+        assert_eq!(full, !fits, "{steps}: {result:?}");
+    }
 }

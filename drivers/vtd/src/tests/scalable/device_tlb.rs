@@ -100,6 +100,7 @@ fn a_device_that_is_permitted_again_is_asked_once_and_as_was_said_last() {
     attach(&mut unit, &mut memory, 7, second(TABLE)).unwrap();
     for queue_depth in [4, 9] {
         unit.use_device_tlb(&mut memory, SOURCE, Some(DeviceTlb { queue_depth, ..DEVICE })).unwrap();
+        assert_eq!(words::<1>(&fake, context(&fake))[0] & 4, 4, "DTE");
         fake.take_log();
         let change = Invalidation {
             root: TABLE,
