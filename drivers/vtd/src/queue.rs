@@ -163,10 +163,11 @@ impl Queue {
             // is not submitted again.
             self.ring.next_generation();
             self.ring.set_pending(self.ring.tail());
-            return Err(recovery.failure.unwrap_or(error));
+            recovery.note(error);
+        } else {
+            // Everything before the wait is done.
+            self.ring.all_done();
         }
-        // Everything before the wait is done.
-        self.ring.all_done();
         recovery.failure.map_or(Ok(()), Err)
     }
 

@@ -62,7 +62,7 @@ impl Sources {
 /// What one wait has met so far.
 #[derive(Default)]
 pub(crate) struct Recovery {
-    /// The first thing that was not done.
+    /// The first thing that was not done, and by [`Self::note`] the worst.
     pub failure: Option<QueueError>,
     /// Devices that did not answer, or answered what was not asked.
     pub suspects: Sources,
@@ -74,6 +74,14 @@ pub(crate) struct Recovery {
 }
 
 impl Recovery {
+    /// Notes what was not done. A device that did not answer weighs least, for it says that all else is done.
+    pub(crate) fn note(&mut self, failure: QueueError) {
+        let is_least = |failure| matches!(failure, QueueError::DeviceTimeout { source: Some(_) });
+        if self.failure.is_none_or(|known| is_least(known) && !is_least(failure)) {
+            self.failure = Some(failure);
+        }
+    }
+
     /// A device has answered what was not asked (ICE). The queue goes on, and whatever it was that was answered, it was
     /// nothing that is awaited.
     pub(crate) fn note_stray_answer<R: Registers, C>(&mut self, port: &mut Port<'_, R, C>) {
@@ -100,7 +108,7 @@ impl Recovery {
             Some(wider) => wider,
             None => {
                 if awaited {
-                    self.failure.get_or_insert(refused);
+                    self.note(refused);
                 }
                 ring.harmless()
             }
@@ -184,7 +192,7 @@ impl Recovery {
         }
         match descriptor.device_tlb_source().filter(|source| self.silent.contains(*source)) {
             Some(source) => {
-                self.failure.get_or_insert(QueueError::DeviceTimeout { source: Some(source) });
+                self.note(QueueError::DeviceTimeout { source: Some(source) });
                 None
             }
             None => Some(descriptor),

@@ -567,3 +567,64 @@ fn room_that_hardware_has_made_is_used_to_the_last_place() {
         assert_eq!(full, !fits, "{steps}: {result:?}");
     }
 }
+
+#[test]
+fn what_hardware_has_not_fetched_for_a_silent_device_is_not_fetched_later() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.silent.push(0x20));
+    let iotlb = Descriptor::iotlb_domain(DomainId(5), Default::default());
+    let batch = [device_tlb(0x20), device_tlb(0x20), device_tlb(0x30), iotlb];
+    let result = unit.submit(&mut memory, &batch);
+    assert_eq!(result, Err(Error::DeviceIsolated(addr::Bdf::from_u16(0x20))));
+    let log = fake.take_log();
+    assert_eq!(log.iter().filter(|&&event| event == Event::Silent(0x20)).count(), 1);
+    assert_eq!(Fake::executed(&log), [device_tlb(0x30).low, iotlb.low], "each once");
+}
+
+#[test]
+fn nothing_is_submitted_again_into_a_ring_that_is_full() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.stalled = true);
+    for _ in 0..84 {
+        unit.invalidate_iotlb(&mut memory, [DOMAIN; 2]).unwrap_err();
+    }
+    let in_flight = |fake: &Fake| fake.inner(|inner| (inner.iqt + 4096 - inner.iqh) % 4096 / 16);
+    assert_eq!(in_flight(&fake), 252);
+    // The last three places; then a device does not answer, and hardware fetches nothing.
+    fake.inner(|inner| (inner.fsts, inner.iqercd) = (1 << 6, 0x20 << 32));
+    let result = unit.submit(&mut memory, &[device_tlb(0x20), Descriptor::context_cache_global()]);
+    assert!(matches!(result, Err(Error::Invalidation(QueueError::Full { .. }))), "{result:?}");
+    assert_eq!(in_flight(&fake), 255);
+}
+
+#[test]
+fn a_silent_device_hides_nothing_that_was_not_done() {
+    // A device that has nothing to take away does not answer. Besides, hardware refuses the rest, or rests for ever.
+    let context = Descriptor::context_cache_global();
+    for first in [true, false] {
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        fake.inner(|inner| (inner.silent, inner.refused) = ([0x20].into(), Some((0xf, 1))));
+        let batch = if first { [device_tlb(0x20), context] } else { [context, device_tlb(0x20)] };
+        let result = unit.submit(&mut memory, &batch);
+        assert!(matches!(result, Err(Error::Invalidation(QueueError::Refused { .. }))), "{result:?}");
+        assert!(unit.is_poisoned());
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        fake.inner(|inner| (inner.silent, inner.rests) = ([0x20].into(), [5000, 0].into()));
+        let result = unit.submit(&mut memory, &batch);
+        assert!(matches!(result, Err(Error::Invalidation(QueueError::Timeout { .. }))), "{result:?}");
+        assert!(unit.is_poisoned());
+        // Or it is given up, for timeouts have no end.
+        let fake = Fake::new();
+        let (mut unit, mut memory) = fake.up();
+        fake.inner(|inner| {
+            (inner.silent, inner.device_error, inner.endless_timeouts) = ([0x20].into(), 1 << 6, true);
+        });
+        let result = unit.submit(&mut memory, &batch);
+        assert_eq!(result, Err(Error::Invalidation(QueueError::DeviceTimeout { source: None })));
+        assert!(unit.is_poisoned());
+    }
+}
