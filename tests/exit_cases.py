@@ -15,6 +15,8 @@ msr-unknown-read msr-unknown-write msr-without-parts msr-prefixes msr-pat msr-ef
 ports-unused ports-forms ports-serial ports-strings cr0-bits cr0-task-switched cr0-msw cr0-illegal cr3-illegal cr4-bits cr4-illegal cr8
 page-fault page-protection page-reserved page-sizes page-flush page-fault-string
 timer-one-shot timer-halt timer-periodic timer-masked timer-count
+deadline-other-modes deadline-once deadline-past deadline-disarmed deadline-masked deadline-count deadline-halt
+deadline-tsc-write deadline-reserved-mode
 ipi ipi-order ipi-errors tpr-x2apic tpr-cr8 tpr-cr8-pending tpr-cr8-halt nesting eoi-order apic-disabled
 nmi nmi-destinations nmi-nested nmi-step init-others
 window-sti window-popf window-mov-ss window-sti-cli window-exits

@@ -30,6 +30,9 @@ const SELF_IPI: u32 = apic::X2APIC_MSR + 0x3f;
 const INITIAL_COUNT: u32 = apic::X2APIC_MSR + 0x38;
 const CURRENT_COUNT: u32 = apic::X2APIC_MSR + 0x39;
 const DIVIDE: u32 = apic::X2APIC_MSR + 0x3e;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+/// The timer's mode in its register.
+const TSC_DEADLINE: u32 = 1 << 18;
 /// A port without a device behind it.
 const UNUSED_PORT: u16 = 0x80;
 /// The doorbell, where the configuration has put one: a vector that is written there comes as a device's interrupt.
@@ -143,6 +146,13 @@ fn measure() -> Result<(), &'static str> {
     exit("bench-rdmsr", || ticks_around!("rdmsr", 0u32, CURRENT_COUNT, 0u32))?;
     // Divided by 16, as it is already.
     exit("bench-wrmsr", || ticks_around!("wrmsr", 3u32, DIVIDE, 0u32))?;
+    // Each replaces the one before, and none comes.
+    exit("bench-arm-count", || ticks_around!("wrmsr", u32::MAX, INITIAL_COUNT, 0u32))?;
+    apic::write(apic::LVT_TIMER, TSC_DEADLINE | u32::from(TIMER.0));
+    exit("bench-arm-deadline", || ticks_around!("wrmsr", 0u32, IA32_TSC_DEADLINE, 1u32 << 30))?;
+    report_figure("bench-deadline-late", || deadline_from_arming().map(late))?;
+    report_figure("bench-deadline-wake", || deadline_while_halted().map(late))?;
+    apic::write(apic::LVT_TIMER, TIMER.0.into());
     let out = exit("bench-out", || ticks_around!("out dx, al", 0u32, 0u32, UNUSED_PORT))?;
 
     let from_begin = |stamps: Stamps| stamps.handler.wrapping_sub(stamps.begin).wrapping_sub(empty);
@@ -266,6 +276,40 @@ fn timer_while_halted() -> Option<Stamps> {
         "sti",
         "hlt";
         register = const INITIAL_COUNT, value = const COUNTS
+    )
+}
+
+/// As [`timer_from_arming`], in TSC-deadline mode.
+fn deadline_from_arming() -> Option<Stamps> {
+    interrupted!(
+        "rdtsc",
+        "mov r8d, eax",
+        "mov ecx, {register}",
+        "add eax, {ticks}",
+        "adc edx, 0",
+        "wrmsr",
+        "sti",
+        "2: test r14d, r14d",
+        "jnz 3f",
+        "dec r15",
+        "jnz 2b",
+        "3:";
+        register = const IA32_TSC_DEADLINE, ticks = const COUNTS * TICKS
+    )
+}
+
+/// As [`timer_while_halted`], in TSC-deadline mode.
+fn deadline_while_halted() -> Option<Stamps> {
+    interrupted!(
+        "rdtsc",
+        "mov r8d, eax",
+        "mov ecx, {register}",
+        "add eax, {ticks}",
+        "adc edx, 0",
+        "wrmsr",
+        "sti",
+        "hlt";
+        register = const IA32_TSC_DEADLINE, ticks = const COUNTS * TICKS
     )
 }
 

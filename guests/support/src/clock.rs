@@ -79,6 +79,11 @@ pub fn now_us() -> u64 {
     (u128::from(time_stamp()) * 1000 / u128::from(TSC_KHZ.load(Ordering::Relaxed))) as u64
 }
 
+/// How many ticks of the time-stamp counter are so many microseconds.
+pub fn tsc_ticks(microseconds: u64) -> u64 {
+    (u128::from(microseconds) * u128::from(TSC_KHZ.load(Ordering::Relaxed)) / 1000) as u64
+}
+
 /// How many ticks of the APIC's timer, as [`apic::start_timer`] takes them, are so many microseconds.
 pub fn timer_ticks(microseconds: u64) -> u32 {
     let ticks_per_ms = APIC_TIMER_KHZ.load(Ordering::Relaxed) / apic::TIMER_DIVISOR;

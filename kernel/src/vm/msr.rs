@@ -80,7 +80,10 @@ impl Msrs {
     ) -> Result<Option<Effect>, GeneralProtection> {
         match msr {
             _ if LocalApic::owns_msr(msr) => return apic.write_msr(msr, value, now),
-            IA32_TIME_STAMP_COUNTER => self.time_stamp_offset = value.wrapping_sub(now),
+            IA32_TIME_STAMP_COUNTER => {
+                self.time_stamp_offset = value.wrapping_sub(now);
+                apic.set_time_stamp_offset(self.time_stamp_offset, now);
+            }
             // The update signature is cleared by software before it reads it.
             IA32_BIOS_SIGN_ID => {}
             IA32_MISC_ENABLE if value == MISC_ENABLE_FAST_STRINGS => {}

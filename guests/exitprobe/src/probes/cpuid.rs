@@ -6,6 +6,7 @@ use guest_support::cpu::cpuid;
 
 const HYPERVISOR: u32 = 1 << 31;
 const X2APIC: u32 = 1 << 21;
+const TSC_DEADLINE: u32 = 1 << 24;
 
 pub fn probe(list: &mut List) {
     list.probe("cpuid-policy", policy);
@@ -16,16 +17,15 @@ pub fn probe(list: &mut List) {
 /// What a guest is not given it is not shown.
 fn policy() -> Verdict {
     let [_, _, ecx, edx] = cpuid(1);
-    for (name, bit) in
-        [("MONITOR", 3), ("VMX", 5), ("SMX", 6), ("TSC deadline", 24), ("XSAVE", 26), ("OSXSAVE", 27), ("AVX", 28)]
-    {
+    for (name, bit) in [("MONITOR", 3), ("VMX", 5), ("SMX", 6), ("XSAVE", 26), ("OSXSAVE", 27), ("AVX", 28)] {
         ensure!(ecx >> bit & 1 == 0, "leaf 1 shows {name}");
     }
     ensure!(edx >> 21 & 1 == 0, "leaf 1 shows DS");
     for (name, bit) in [("FPU", 0), ("TSC", 4), ("MSR", 5), ("PAE", 6), ("APIC", 9), ("PGE", 13), ("PAT", 16)] {
         ensure!(edx >> bit & 1 == 1, "leaf 1 hides {name}");
     }
-    ensure!(ecx & (HYPERVISOR | X2APIC) == HYPERVISOR | X2APIC, "leaf 1 hides x2APIC or the hypervisor: {ecx:#x}");
+    let virtual_ones = HYPERVISOR | X2APIC | TSC_DEADLINE;
+    ensure!(ecx & virtual_ones == virtual_ones, "leaf 1 hides x2APIC, TSC deadline or the hypervisor: {ecx:#x}");
     ensure!(cpuid(0x8000_0001)[2] >> 2 & 1 == 0, "SVM is shown");
     let [highest, name @ ..] = cpuid(0x4000_0000);
     ensure!(highest >= 0x4000_0010, "the hypervisor's last leaf is {highest:#x}");

@@ -4,6 +4,7 @@ mod apic_mode;
 mod apic_page;
 pub mod control;
 mod cpuid;
+mod deadline;
 mod debug;
 mod delivery;
 mod hole;
@@ -37,6 +38,7 @@ pub fn all(list: &mut List) {
     control::probe(list);
     paging::probe(list);
     timer::probe(list);
+    deadline::probe(list);
     priority::probe(list);
     non_maskable::probe(list);
     window::probe(list);

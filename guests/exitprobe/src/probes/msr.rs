@@ -53,8 +53,8 @@ pub unsafe fn write(msr: u32, value: u64) -> Option<Exception> {
     unsafe { attempt!("wrmsr", in("ecx") msr, in("eax") value as u32, in("edx") (value >> 32) as u32) }
 }
 
-/// Registers that there are not: of VMX, SVM, banks of machine checks, memory type ranges, the TSC deadline, and of nobody.
-const UNKNOWN: [u32; 20] = [
+/// Registers that there are not: of VMX, SVM, banks of machine checks, memory type ranges, and of nobody.
+const UNKNOWN: [u32; 19] = [
     0x3a,
     0x48,
     0x122,
@@ -65,7 +65,6 @@ const UNKNOWN: [u32; 20] = [
     0x38f,
     0x480,
     0x491,
-    0x6e0,
     0xda0,
     0x2000,
     0xbfff_ffff,

@@ -6,7 +6,7 @@
 use addr::Vector;
 
 use super::registers::*;
-use super::timer::Settings;
+use super::timer::{Settings, Timer};
 use super::{Effect, GeneralProtection, LocalApic, Mode};
 
 impl LocalApic {
@@ -18,22 +18,27 @@ impl LocalApic {
     /// RDMSR at TSC `now`.
     pub fn read_msr(&mut self, msr: u32, now: u64) -> Result<u64, GeneralProtection> {
         self.settle_timer(now);
-        match (msr, self.x2apic_register(msr)) {
-            (IA32_APIC_BASE, _) => Ok(self.apic_base()),
-            (_, Some(ICR_LOW)) => Ok(self.registers.icr()),
-            (_, Some(EOI | SELF_IPI)) => Err(GeneralProtection),
-            (_, Some(offset)) => self.read(offset, now).map(u64::from).ok_or(GeneralProtection),
-            _ => Err(GeneralProtection),
+        match (self.x2apic_register(msr), msr) {
+            (Some(ICR_LOW), _) => Ok(self.registers.icr()),
+            (Some(EOI | SELF_IPI), _) => Err(GeneralProtection),
+            (Some(offset), _) => self.read(offset, now).map(u64::from).ok_or(GeneralProtection),
+            (None, IA32_APIC_BASE) => Ok(self.apic_base()),
+            (None, IA32_TSC_DEADLINE) => Ok(self.timer.tsc_deadline()),
+            (None, _) => Err(GeneralProtection),
         }
     }
 
     /// WRMSR at TSC `now`. On success there may be something that the caller must do.
     pub fn write_msr(&mut self, msr: u32, value: u64, now: u64) -> Result<Option<Effect>, GeneralProtection> {
         self.settle_timer(now);
-        if msr == IA32_APIC_BASE {
-            return self.set_apic_base(value).map(|()| None);
-        }
-        let offset = self.x2apic_register(msr).ok_or(GeneralProtection)?;
+        let Some(offset) = self.x2apic_register(msr) else {
+            match msr {
+                IA32_APIC_BASE => self.set_apic_base(value)?,
+                IA32_TSC_DEADLINE => self.set_tsc_deadline(value, now),
+                _ => return Err(GeneralProtection),
+            }
+            return Ok(None);
+        };
         if offset == ICR_LOW {
             let reserved = !(ICR_BITS | ICR_DELIVERY_STATUS);
             return if value as u32 & reserved == 0 { Ok(self.command(value)) } else { Err(GeneralProtection) };
@@ -44,7 +49,7 @@ impl LocalApic {
             LDR => return Err(GeneralProtection),
             _ => writable(offset).ok_or(GeneralProtection)? | read_only(offset),
         };
-        if value & !allowed != 0 {
+        if value & !allowed != 0 || offset == LVT_TIMER && value & LVT_TIMER_MODE == LVT_TIMER_MODE {
             return Err(GeneralProtection);
         }
         if offset == SELF_IPI {
@@ -89,7 +94,12 @@ impl LocalApic {
             EOI | ESR => return self.write(offset, 0, now),
             APR | RRD => {}
             _ => match writable(offset) {
-                Some(bits) => return self.write(offset, value & bits, now),
+                Some(bits) => {
+                    // The reserved mode is not taken: the timer counts.
+                    let reserved = offset == LVT_TIMER && value & LVT_TIMER_MODE == LVT_TIMER_MODE;
+                    let value = if reserved { value & !LVT_TIMER_TSC_DEADLINE } else { value };
+                    return self.write(offset, value & bits, now);
+                }
                 // Read-only registers ignore a write; what is no register is an error.
                 None if self.read(offset, now).is_some() => {}
                 None => self.signal_error(ESR_ILLEGAL_REGISTER_ADDRESS),
@@ -159,9 +169,17 @@ impl LocalApic {
             LVT_TIMER..=LVT_ERROR => {
                 // While the APIC is software-disabled the mask bits are stuck (section 11.4.7.2).
                 let stuck = if self.is_software_enabled() { 0 } else { LVT_MASKED };
+                let before = self.registers.read(offset);
                 self.registers.write(offset, value & !LVT_READ_ONLY | stuck);
+                if offset == LVT_TIMER && (before ^ value) & LVT_TIMER_TSC_DEADLINE != 0 {
+                    // Into TSC-deadline mode and out of it, the timer is disarmed.
+                    self.registers.write(TIMER_INITIAL_COUNT, 0);
+                    self.timer = Timer::default();
+                }
                 self.update_timer_due();
             }
+            // Its time is told in another way.
+            TIMER_INITIAL_COUNT if Settings::of(&self.registers).has_deadline() => {}
             TIMER_INITIAL_COUNT => {
                 self.registers.write(offset, value);
                 self.timer.start(value, now);
@@ -193,7 +211,7 @@ fn writable(offset: u16) -> Option<u32> {
         EOI | ESR => 0,
         LDR => 0xff00_0000,
         SVR => SVR_BITS,
-        LVT_TIMER => LVT_VECTOR | LVT_MASKED | LVT_TIMER_PERIODIC,
+        LVT_TIMER => LVT_VECTOR | LVT_MASKED | LVT_TIMER_MODE,
         LVT_THERMAL | LVT_PERFORMANCE => LVT_VECTOR | LVT_DELIVERY_MODE | LVT_MASKED,
         LVT_LINT0 | LVT_LINT1 => LVT_VECTOR | LVT_DELIVERY_MODE | LVT_PIN | LVT_MASKED,
         LVT_ERROR => LVT_VECTOR | LVT_MASKED,

@@ -58,6 +58,8 @@ pub struct LocalApic {
     /// The TSC value at which the timer will raise an interrupt, [`NEVER`] when it will not. Worked out when something is
     /// written, because it is looked at at every entry.
     timer_due: u64,
+    /// What is added to the TSC where the guest reads it.
+    time_stamp_offset: u64,
     dropped: u64,
     accepted: u64,
     /// Something on which delivery depends was changed here since [`Self::take_changed`].
@@ -96,6 +98,7 @@ impl LocalApic {
             errors: 0,
             timer: Timer::default(),
             timer_due: NEVER,
+            time_stamp_offset: 0,
             dropped: 0,
             accepted: 0,
             changed: true,
@@ -285,6 +288,21 @@ impl LocalApic {
         (self.timer_due != NEVER).then_some(self.timer_due)
     }
 
+    /// The guest reads the TSC plus `offset` from TSC `now` on: a deadline is compared with that.
+    pub fn set_time_stamp_offset(&mut self, offset: u64, now: u64) {
+        self.settle_timer(now);
+        self.time_stamp_offset = offset;
+        self.set_tsc_deadline(self.timer.tsc_deadline(), now);
+    }
+
+    /// What a write of IA32_TSC_DEADLINE does at TSC `now`.
+    fn set_tsc_deadline(&mut self, deadline: u64, now: u64) {
+        if Settings::of(&self.registers).has_deadline() {
+            self.timer.start_until(deadline, now, self.time_stamp_offset);
+            self.update_timer_due();
+        }
+    }
+
     /// After a write to anything that the timer's interrupt depends on.
     fn update_timer_due(&mut self) {
         let raises = self.is_software_enabled() && self.registers.read(LVT_TIMER) & LVT_MASKED == 0;
@@ -304,7 +322,7 @@ impl LocalApic {
     /// Brings the timer to TSC `now`, also where it raises nothing: before anything that it depends on is read or
     /// changed.
     fn settle_timer(&mut self, now: u64) {
-        if self.timer.expire(Settings::of(&self.registers), now) {
+        if self.timer.runs() && self.timer.expire(Settings::of(&self.registers), now) {
             self.raise_local(LVT_TIMER);
             self.update_timer_due();
         }

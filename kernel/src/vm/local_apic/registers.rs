@@ -13,7 +13,8 @@ pub const APIC_BASE_EN: u64 = 1 << 11;
 /// Where the xAPIC page is after reset.
 pub const APIC_BASE_RESET: u64 = 0xfee0_0000;
 
-/// IA32_TSC_DEADLINE. CPUID hides the TSC-deadline mode from guests, and without it this MSR does not exist.
+/// IA32_TSC_DEADLINE (section 11.5.4.1): the time-stamp counter's value at which the timer interrupts in TSC-deadline mode;
+/// 0 when it will not. In the other modes it reads as 0, and a write is ignored.
 pub const IA32_TSC_DEADLINE: u32 = 0x6e0;
 
 /// The MSR of the x2APIC register at offset 0; 256 MSRs are reserved for the x2APIC.
@@ -99,8 +100,12 @@ pub const ESR_ILLEGAL_REGISTER_ADDRESS: u32 = 1 << 7;
 pub const LVT_VECTOR: u32 = 0xff;
 /// Bit 16 of a Local Vector Table register: the interrupt is masked.
 pub const LVT_MASKED: u32 = 1 << 16;
-/// Bit 17 of the timer's register: periodic. (Bit 18, TSC-deadline, is reserved where CPUID hides that mode.)
+/// Bits 18:17 of the timer's register: the mode. Both clear is one-shot, and both set is reserved.
+pub const LVT_TIMER_MODE: u32 = LVT_TIMER_PERIODIC | LVT_TIMER_TSC_DEADLINE;
+/// Bit 17 of the timer's register, alone: periodic.
 pub const LVT_TIMER_PERIODIC: u32 = 1 << 17;
+/// Bit 18 of the timer's register, alone: TSC-deadline.
+pub const LVT_TIMER_TSC_DEADLINE: u32 = 1 << 18;
 /// Bits 10:8 of a Local Vector Table register: the delivery mode.
 pub const LVT_DELIVERY_MODE: u32 = 7 << 8;
 /// Bits 13 (polarity) and 15 (trigger mode) of the pins' registers.

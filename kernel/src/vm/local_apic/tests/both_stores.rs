@@ -81,6 +81,10 @@ impl BothStores {
         self.both(|apic| apic.expire(now));
     }
 
+    pub fn set_time_stamp_offset(&mut self, offset: u64, now: u64) {
+        self.both(|apic| apic.set_time_stamp_offset(offset, now));
+    }
+
     pub fn set_tpr(&mut self, tpr: u8) {
         self.both(|apic| apic.set_tpr(tpr));
     }

@@ -14,7 +14,7 @@ fn table() -> Vec<(u32, bool, Option<u32>)> {
         (0x80d, true, None),
         (0x80f, true, Some(0x3ff)),
         (0x828, true, Some(0)),
-        (0x832, true, Some(0x3_00ff)),
+        (0x832, true, Some(0x7_00ff)),
         (0x833, true, Some(0x1_07ff)),
         (0x834, true, Some(0x1_07ff)),
         (0x835, true, Some(0x1_a7ff)),
@@ -75,12 +75,11 @@ fn the_msrs_that_belong_to_the_local_apic() {
 }
 
 #[test]
-fn the_tsc_deadline_mode_does_not_exist() {
+fn the_timers_reserved_mode_is_refused() {
     let mut apic = x2apic();
-    assert_eq!(apic.read_msr(0x6e0, 0), Err(GeneralProtection));
-    assert_eq!(apic.write_msr(0x6e0, 1000, 0), Err(GeneralProtection));
-    assert_eq!(apic.write_msr(0x832, 0x4_0030, 0), Err(GeneralProtection));
-    assert_eq!(apic.timer_deadline(), None);
+    write(&mut apic, 0x832, 0x4_0030);
+    assert_eq!(apic.write_msr(0x832, 0x6_0030, 0), Err(GeneralProtection));
+    assert_eq!(apic.read_msr(0x832, 0), Ok(0x4_0030));
 }
 
 #[test]
