@@ -374,6 +374,10 @@ impl<E: Engine> Life<E> {
         // Where nobody knows the time, it begins in 1970.
         self.guest.platform.clock.wall_seconds = calendar::read_seconds().unwrap_or(0);
         let tsc_khz = u32::try_from(time::frequency_khz()).unwrap_or(u32::MAX);
+        if self.guest.vcpu.pass_deadline_writes(false) && local_apic::has_deadline() {
+            // Nothing but a guest's timer needs this processor's.
+            self.guest.platform.apic.offer_timer();
+        }
         if let (Some(mailbox), Some(here)) = (interrupts::mailbox(self.guest.number), local_apic::processor()) {
             mailbox.enter(&interrupts::NOTIFICATIONS, here);
         }
@@ -406,6 +410,9 @@ impl<E: Engine> Life<E> {
                 end => break end,
             }
         };
+        if self.guest.platform.apic.has_borrowed_timer() {
+            self.move_timer();
+        }
         self.end(end)
     }
 
@@ -443,6 +450,7 @@ impl<E: Engine> Life<E> {
 
     /// Brings what waits in the mailbox and at the timer to the processor, by whichever way it has.
     fn deliver_interrupts(&mut self) {
+        self.serve_timer();
         let guest = &mut self.guest;
         let now = time::ticks();
         if let Some(mailbox) = interrupts::mailbox(guest.number) {
@@ -450,6 +458,39 @@ impl<E: Engine> Life<E> {
         }
         guest.platform.before_entry(guest.virtual_apic.offered());
         self.set_alarm(now);
+    }
+
+    /// What happened to this processor's timer, and what is to happen to it, for a guest that can have it.
+    #[inline(always)]
+    fn serve_timer(&mut self) {
+        if interrupts::has_timer_fired() {
+            self.take_deadline();
+        }
+        if self.guest.platform.apic.timer_moves() {
+            self.move_timer();
+        }
+    }
+
+    /// The timer has interrupted. If it is the guest's, that is the guest's deadline.
+    fn take_deadline(&mut self) {
+        let apic = &mut self.guest.platform.apic;
+        if apic.has_borrowed_timer() && interrupts::take_timer() && local_apic::is_deadline_reached() {
+            apic.deadline_reached();
+        }
+    }
+
+    /// Gives the guest this processor's timer, or takes it back.
+    #[cold]
+    fn move_timer(&mut self) {
+        let apic = &mut self.guest.platform.apic;
+        let lend = !apic.has_borrowed_timer();
+        self.guest.vcpu.pass_deadline_writes(lend);
+        if lend {
+            local_apic::lend(apic.borrow_timer());
+        } else {
+            let (deadline, reached) = local_apic::take_back();
+            apic.return_timer(deadline, reached, time::ticks());
+        }
     }
 
     /// Makes sure that the guest is left when its timer is due: by the engine's own alarm, or by this processor's timer.
@@ -473,6 +514,7 @@ impl<E: Engine> Life<E> {
         self.machine.show_unfinished(self.guest.platform.line());
         loop {
             self.serve_machine();
+            self.serve_timer();
             let guest = &mut self.guest;
             let (Some(mailbox), Some(here)) = (interrupts::mailbox(guest.number), local_apic::processor()) else {
                 return;

@@ -168,6 +168,18 @@ impl<A: LocalApicAccess> LocalApic<A> {
         Ok(())
     }
 
+    /// Lets the timer interrupt with `vector` whenever the deadline that IA32_TSC_DEADLINE is set to is reached; disarms it
+    /// first. The processor must have the mode (CPUID.01H:ECX\[24\]). In xAPIC mode a fence must be between this and the
+    /// first write of that register. SDM 3A "TSC-Deadline Mode".
+    ///
+    /// # Errors
+    /// [`LocalApicError::IllegalVector`] below 16.
+    pub fn set_timer_deadline_mode(&mut self, vector: Vector) -> Result<(), LocalApicError> {
+        deliverable(vector)?;
+        self.access.write(Register::LVT_TIMER, lvt::TIMER_TSC_DEADLINE | u32::from(vector.0));
+        Ok(())
+    }
+
     /// Counts down from `ticks` without raising an interrupt: to measure the input's frequency.
     pub fn start_timer_masked(&mut self, divide: TimerDivide, ticks: u32) {
         self.access.write(Register::TIMER_DIVIDE, divide as u32);

@@ -181,6 +181,12 @@ pub fn take_noted() -> bool {
     NOTED.load(Ordering::Acquire) && NOTED.swap(false, Ordering::AcqRel)
 }
 
+/// Whether the timer has interrupted since the last call of [`take_timer`].
+#[inline(always)]
+pub fn has_timer_fired() -> bool {
+    TIMER_FIRED.load(Ordering::Acquire)
+}
+
 /// Whether the timer has interrupted since the last call.
 pub fn take_timer() -> bool {
     TIMER_FIRED.load(Ordering::Acquire) && TIMER_FIRED.swap(false, Ordering::AcqRel)
@@ -214,6 +220,14 @@ pub fn stray_interrupts() -> u64 {
 /// NMIs.
 pub fn nmis() -> u64 {
     NMI_COUNT.load(Ordering::Relaxed)
+}
+
+/// Lets the handlers of all interrupts run that are pending. The caller has interrupts disabled.
+#[expect(unsafe_code, reason = "enables interrupts for a moment")]
+pub fn take_pending() {
+    // SAFETY: STI takes effect after the next instruction; the one after that takes what is pending. The handlers only touch
+    // atomics.
+    unsafe { core::arch::asm!("sti", "nop", "nop", "cli", options(nostack)) };
 }
 
 /// Waits for an interrupt, with interrupts enabled for just that long. The caller has interrupts disabled and has

@@ -7,14 +7,15 @@ use crate::memory::address_space::{self, MappingError};
 use crate::time;
 use crate::vcpu::notification::Processor;
 use addr::{ApicId, HostPhys, PAGE_SIZE, Vector};
-use apic::spec::local_apic::{Register, TimerDivide, apic_base};
+use apic::spec::local_apic::{IA32_TSC_DEADLINE, Register, TimerDivide, apic_base};
 use apic::{ApicMode, Destination, InterruptCommand, LocalApic, LocalApicAccess, LocalApicError};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use spin::{Mutex, Once};
 use vtd::DestinationMode;
 use x86_64::registers::model_specific::Msr;
 
 const CPUID_X2APIC: u32 = 1 << 21;
+const CPUID_TSC_DEADLINE: u32 = 1 << 24;
 /// How long the timer's rate is measured, in microseconds.
 const MEASUREMENT_US: u64 = 5_000;
 
@@ -96,7 +97,9 @@ static ID: AtomicU32 = AtomicU32::new(0);
 static TIMER_VECTOR: AtomicU32 = AtomicU32::new(0);
 /// The deadline that the timer runs for, or 0.
 static STARTED_FOR: AtomicU64 = AtomicU64::new(0);
-/// Timer ticks in 2^20 ticks of the time-stamp counter.
+/// The timer is in TSC-deadline mode, and stays in it.
+static HAS_DEADLINE: AtomicBool = AtomicBool::new(false);
+/// Timer ticks in 2^20 ticks of the time-stamp counter. Not measured where there is TSC-deadline mode.
 static TIMER_RATE: AtomicU64 = AtomicU64::new(0);
 
 /// Whether the processor has x2APIC mode.
@@ -131,7 +134,15 @@ pub fn start(x2apic: bool) -> Result<ApicMode, StartError> {
     ID.store(apic.read_id().0, Ordering::Relaxed);
     TIMER_VECTOR.store(vector.0.into(), Ordering::Relaxed);
     REGISTERS.store(registers, Ordering::Release);
-    measure_timer(&mut apic);
+    if core::arch::x86_64::__cpuid(1).ecx & CPUID_TSC_DEADLINE != 0 {
+        apic.set_timer_deadline_mode(vector).map_err(StartError::Apic)?;
+        // The write of the entry may be one to memory, and WRMSR would not wait for it.
+        // SAFETY: a fence changes nothing.
+        unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) };
+        HAS_DEADLINE.store(true, Ordering::Relaxed);
+    } else {
+        measure_timer(&mut apic);
+    }
     let mode = apic.mode();
     APIC.call_once(|| Mutex::new(apic));
     Ok(mode)
@@ -192,6 +203,9 @@ pub fn start_timer(deadline: u64) {
     if STARTED_FOR.swap(deadline, Ordering::Relaxed) == deadline {
         return;
     }
+    if has_deadline() {
+        return write_deadline(deadline);
+    }
     let remaining = deadline.saturating_sub(time::ticks());
     let ticks = (u128::from(remaining) * u128::from(TIMER_RATE.load(Ordering::Relaxed))) >> 20;
     // Zero would stop the timer instead of letting it fire at once.
@@ -199,4 +213,49 @@ pub fn start_timer(deadline: u64) {
     let vector = Vector(TIMER_VECTOR.load(Ordering::Relaxed) as u8);
     // Fails for an illegal vector only, and this one was allocated.
     let _ = apic.lock().start_timer_one_shot(vector, TimerDivide::By1, ticks);
+}
+
+/// Whether the timer is in TSC-deadline mode, in which it can be lent to a guest.
+pub fn has_deadline() -> bool {
+    HAS_DEADLINE.load(Ordering::Relaxed)
+}
+
+/// Lends the timer to a guest, which sets its deadline by writing IA32_TSC_DEADLINE itself; it begins with `deadline`, 0 for
+/// none. Until [`take_back`] nobody may call [`start_timer`].
+pub fn lend(deadline: u64) {
+    stop_deadline();
+    write_deadline(deadline);
+}
+
+/// Whether the deadline of the guest that has the timer is reached, or none is set; asked after an interrupt, for which the
+/// guest may have set another since, or which somebody forged.
+pub fn is_deadline_reached() -> bool {
+    read_deadline() <= time::ticks()
+}
+
+/// Takes the timer back. The deadline that the guest has set last, 0 for none; and whether one was reached of which the
+/// guest does not know yet.
+pub fn take_back() -> (u64, bool) {
+    let deadline = read_deadline();
+    let reached = stop_deadline();
+    // Not every processor clears the register when the deadline is reached.
+    (if reached || deadline <= time::ticks() { 0 } else { deadline }, reached)
+}
+
+/// Stops the timer. Whether it had interrupted, or was about to.
+fn stop_deadline() -> bool {
+    write_deadline(0);
+    interrupts::take_pending();
+    STARTED_FOR.store(0, Ordering::Relaxed);
+    interrupts::take_timer()
+}
+
+fn read_deadline() -> u64 {
+    // SAFETY: the processor has the register: `has_deadline`. Reading it has no effect.
+    unsafe { Msr::new(IA32_TSC_DEADLINE).read() }
+}
+
+fn write_deadline(deadline: u64) {
+    // SAFETY: as above; the timer's interrupt has a handler.
+    unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline) }
 }

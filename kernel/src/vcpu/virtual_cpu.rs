@@ -183,6 +183,13 @@ pub trait VirtualCpu {
         false
     }
 
+    /// Lets the guest write this processor's IA32_TSC_DEADLINE without an exit, or not, as at first; reads of it exit always.
+    /// Says whether the engine can.
+    fn pass_deadline_writes(&mut self, passed: bool) -> bool {
+        let _ = passed;
+        false
+    }
+
     /// CR8: the upper four bits of the task priority, 0 to 15, which the guest changes without an exit.
     fn task_priority(&self) -> u8;
 

@@ -12,7 +12,7 @@ use crate::vm::clock::{self, Clock};
 use crate::vm::cpuid::{self, Leaf};
 use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, DecodeError, MAX_LENGTH, RegisterFile, StringKind};
-use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect};
+use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect, IA32_TSC_DEADLINE};
 use crate::vm::memory::GuestMemoryAccess;
 use crate::vm::paravirtual_eoi::ParavirtualEoi;
 use crate::vm::platform::{Outcome, Platform, Services};
@@ -135,6 +135,8 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         }
         Exit::ReadMsr { index } => {
             let value = match index {
+                // Executed again when the timer is the virtual one.
+                IA32_TSC_DEADLINE if platform.apic.recall_timer() => return Next::Run,
                 IA32_EFER => Ok(vcpu.control().efer),
                 IA32_PAT => Ok(vcpu.page_attribute_table()),
                 _ if Clock::owns_msr(index) => Ok(platform.clock.read(index)),

@@ -88,6 +88,14 @@ fn the_timer_starts_with_the_last_write() {
 }
 
 #[test]
+fn the_deadline_mode_is_one_write_of_the_timers_entry() {
+    let mut apic = LocalApic::new(Fake::new(ApicMode::X2Apic));
+    assert!(apic.set_timer_deadline_mode(Vector(15)).is_err());
+    apic.set_timer_deadline_mode(Vector(0x40)).unwrap();
+    assert_eq!(apic.access.writes, [(Register::LVT_TIMER, 0x4_0040)]);
+}
+
+#[test]
 fn errors_are_latched_before_they_are_read() {
     let mut apic = LocalApic::new(Fake::new(ApicMode::X2Apic));
     apic.access.latched_errors = 0x40;

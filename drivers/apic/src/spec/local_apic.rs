@@ -98,6 +98,10 @@ impl Register {
     }
 }
 
+/// IA32_TSC_DEADLINE: the time-stamp counter's value at which the timer interrupts in TSC-deadline mode; 0 for none, and once
+/// it has. SDM 3A "TSC-Deadline Mode".
+pub const IA32_TSC_DEADLINE: u32 = 0x6E0;
+
 /// Local APIC id field in xAPIC mode: bits 31:24.
 pub const XAPIC_ID_SHIFT: u32 = 24;
 

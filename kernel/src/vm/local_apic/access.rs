@@ -23,7 +23,11 @@ impl LocalApic {
             (Some(EOI | SELF_IPI), _) => Err(GeneralProtection),
             (Some(offset), _) => self.read(offset, now).map(u64::from).ok_or(GeneralProtection),
             (None, IA32_APIC_BASE) => Ok(self.apic_base()),
-            (None, IA32_TSC_DEADLINE) => Ok(self.timer.tsc_deadline()),
+            (None, IA32_TSC_DEADLINE) => {
+                self.loan.recalled = false;
+                self.update_timer_due();
+                Ok(self.timer.tsc_deadline())
+            }
             (None, _) => Err(GeneralProtection),
         }
     }

@@ -11,6 +11,7 @@
 mod access;
 mod base;
 mod command;
+mod loan;
 mod registers;
 mod store;
 #[cfg(test)]
@@ -20,10 +21,12 @@ mod vector_set;
 
 pub use base::Mode;
 pub use command::{DeliveryMode, Destination, Effect};
+pub use registers::IA32_TSC_DEADLINE;
 
 use addr::{ApicId, Vector};
 
 use crate::vcpu::{InterruptStatus, VirtualApicPage};
+use loan::Loan;
 use registers::*;
 use store::Store;
 use timer::{Settings, Timer};
@@ -60,6 +63,7 @@ pub struct LocalApic {
     timer_due: u64,
     /// What is added to the TSC where the guest reads it.
     time_stamp_offset: u64,
+    loan: Loan,
     dropped: u64,
     accepted: u64,
     /// Something on which delivery depends was changed here since [`Self::take_changed`].
@@ -99,6 +103,7 @@ impl LocalApic {
             timer: Timer::default(),
             timer_due: NEVER,
             time_stamp_offset: 0,
+            loan: Loan::default(),
             dropped: 0,
             accepted: 0,
             changed: true,
@@ -119,7 +124,7 @@ impl LocalApic {
         self.identify();
         self.errors = 0;
         self.timer = Timer::default();
-        self.timer_due = NEVER;
+        self.update_timer_due();
         self.changed = true;
     }
 
@@ -306,8 +311,64 @@ impl LocalApic {
     /// After a write to anything that the timer's interrupt depends on.
     fn update_timer_due(&mut self) {
         let raises = self.is_software_enabled() && self.registers.read(LVT_TIMER) & LVT_MASKED == 0;
-        let deadline = self.timer.deadline(Settings::of(&self.registers)).filter(|_| raises);
+        let settings = Settings::of(&self.registers);
+        let deadline = self.timer.deadline(settings).filter(|_| raises);
         self.timer_due = deadline.unwrap_or(NEVER);
+        let same = raises && settings.has_deadline() && self.time_stamp_offset == 0;
+        self.loan.update(same);
+    }
+
+    /// The guest can have this processor's timer in place of this one, where it would do the same: see [`Loan`].
+    pub fn offer_timer(&mut self) {
+        self.loan.offered = true;
+        self.update_timer_due();
+    }
+
+    /// Whether the processor's timer is to be [borrowed](Self::borrow_timer) now, or [returned](Self::return_timer): the guest
+    /// must not run before.
+    #[inline(always)]
+    pub fn timer_moves(&self) -> bool {
+        self.loan.moves
+    }
+
+    /// Whether the guest has the processor's timer, and writes IA32_TSC_DEADLINE of that.
+    pub fn has_borrowed_timer(&self) -> bool {
+        self.loan.borrowed
+    }
+
+    /// The guest has the processor's timer from now on. The deadline that is set; 0 for none.
+    pub fn borrow_timer(&mut self) -> u64 {
+        let deadline = self.timer.tsc_deadline();
+        self.timer = Timer::default();
+        self.loan.borrowed = true;
+        self.update_timer_due();
+        deadline
+    }
+
+    /// The deadline of the processor's timer that the guest has is reached.
+    pub fn deadline_reached(&mut self) {
+        self.raise_local(LVT_TIMER);
+    }
+
+    /// The guest has this timer again, at TSC `now`, with the deadline that the processor's had, and one `reached` of which
+    /// it was not told. Both are no more, where the mode has changed meanwhile.
+    pub fn return_timer(&mut self, deadline: u64, reached: bool, now: u64) {
+        self.loan.borrowed = false;
+        if Settings::of(&self.registers).has_deadline() {
+            if reached {
+                self.deadline_reached();
+            }
+            self.timer.start_until(deadline, now, self.time_stamp_offset);
+        }
+        self.update_timer_due();
+    }
+
+    /// Before the guest reads IA32_TSC_DEADLINE: whether the processor's timer must be returned first. Then it is, before the
+    /// guest runs again, and until it has read.
+    pub fn recall_timer(&mut self) -> bool {
+        self.loan.recalled = self.loan.borrowed;
+        self.update_timer_due();
+        self.loan.recalled
     }
 
     /// Raises the timer's interrupt if its count has reached 0 by TSC `now`. A periodic timer raises one interrupt

@@ -81,6 +81,8 @@ pub const SYSENTER_ESP: u32 = 0x175;
 pub const SYSENTER_EIP: u32 = 0x176;
 /// IA32_PAT.
 pub const PAT: u32 = 0x277;
+/// IA32_TSC_DEADLINE.
+pub const TSC_DEADLINE: u32 = 0x6e0;
 /// IA32_EFER.
 pub const EFER: u32 = 0xc000_0080;
 /// IA32_FS_BASE.

@@ -6,6 +6,7 @@ use crate::vcpu::instruction::LONGEST_INSTRUCTION;
 use crate::vcpu::page_attribute_table::is_page_attribute_table;
 use crate::vcpu::vmx::control_registers::cr0;
 use crate::vcpu::vmx::spec::control::EntryControls;
+use crate::vcpu::vmx::spec::msr;
 use crate::vcpu::{ApicVirtualization, ControlState, GeneralProtection, NotNow, Segment, SegmentName};
 
 const EFER_LONG_MODE_ENABLE: u64 = 1 << 8;
@@ -169,6 +170,11 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
         // Rounded up: an alarm that is too early costs an exit for nothing.
         let ticks = ticks.map(|ticks| u32::try_from((ticks >> rate).saturating_add(1)).unwrap_or(u32::MAX));
         self.set_preemption_timer(ticks)
+    }
+
+    fn pass_deadline_writes(&mut self, passed: bool) -> bool {
+        self.msr_bitmaps.set_passed(msr::TSC_DEADLINE, false, passed);
+        true
     }
 
     fn task_priority(&self) -> u8 {

@@ -590,3 +590,14 @@ fn a_passed_port_is_open_in_the_map() {
     cpu.set_port_passed(0x80, true);
     assert!(cpu.io_bitmaps.is_passed(0x80) && !cpu.io_bitmaps.is_passed(0x81));
 }
+
+#[test]
+fn deadlines_are_written_without_an_exit_and_not_read() {
+    let mut cpu = cpu(Script::default());
+    let passed = |cpu: &VmxVirtualCpu<Script>| cpu.msr_bitmaps.is_passed(0x6e0);
+    assert_eq!(passed(&cpu), (false, false));
+    assert!(cpu.pass_deadline_writes(true));
+    assert_eq!(passed(&cpu), (false, true));
+    assert!(cpu.pass_deadline_writes(false));
+    assert_eq!(passed(&cpu), (false, false));
+}

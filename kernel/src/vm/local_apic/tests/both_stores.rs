@@ -81,6 +81,34 @@ impl BothStores {
         self.both(|apic| apic.expire(now));
     }
 
+    pub fn offer_timer(&mut self) {
+        self.both(LocalApic::offer_timer);
+    }
+
+    pub fn timer_moves(&self) -> bool {
+        self.same(LocalApic::timer_moves)
+    }
+
+    pub fn has_borrowed_timer(&self) -> bool {
+        self.same(LocalApic::has_borrowed_timer)
+    }
+
+    pub fn recall_timer(&mut self) -> bool {
+        self.both(LocalApic::recall_timer)
+    }
+
+    pub fn borrow_timer(&mut self) -> u64 {
+        self.both(LocalApic::borrow_timer)
+    }
+
+    pub fn deadline_reached(&mut self) {
+        self.both(LocalApic::deadline_reached);
+    }
+
+    pub fn return_timer(&mut self, deadline: u64, reached: bool, now: u64) {
+        self.both(|apic| apic.return_timer(deadline, reached, now));
+    }
+
     pub fn set_time_stamp_offset(&mut self, offset: u64, now: u64) {
         self.both(|apic| apic.set_time_stamp_offset(offset, now));
     }

@@ -7,6 +7,7 @@ mod both_stores;
 mod commands;
 mod interrupts;
 mod levels;
+mod loans;
 mod modes;
 mod msrs;
 mod pages;
