@@ -25,6 +25,7 @@ step-plain step-exits step-halt step-fault breakpoint dr-round-trip dr6-kept
 fault-resume-flag rom-read rom-write rom-modify rom-step rom-border rom-execute
 hole-loads hole-stores hole-strings
 pci-address pci-host-bridge pci-nothing-else
+xsave-cpuid xsave-xcr0 xsave-illegal xsave-storm xsave-area xsave-vectors xsave-supervisor
 storm-msr storm-msr-numbers storm-efer-pat storm-apic storm-cr storm-cpuid
 """.split()
 

@@ -4,7 +4,7 @@ use crate::console::report::Report;
 use crate::console::serial;
 use crate::cpu::interrupts::Source;
 use crate::cpu::serving::{self, Served};
-use crate::cpu::{interrupts, local_apic};
+use crate::cpu::{extended_state, interrupts, local_apic};
 use crate::machine::calendar;
 use crate::machine::config_space::MachineConfigSpace;
 use crate::machine::device_memory::DeviceMemory;
@@ -15,9 +15,10 @@ use crate::passthrough::assignment::Passthrough;
 use crate::passthrough::attacks::{Attacks, Observation, Verdict};
 use crate::time;
 use crate::vcpu::{Engine, VirtualCpu};
+use crate::vm;
 use crate::vm::exits::{self, ExitCounts, Next};
 use crate::vm::guest::Guest;
-use crate::vm::local_apic::{Destination, Effect};
+use crate::vm::local_apic::{Destination, Effect, LocalApic};
 use crate::vm::pci::{MsiEffect, MsixEffect, PciEffect, PciEffectKind};
 use crate::vm::platform::{Host, Platform, Services};
 use addr::{GuestPhys, HostPhys, PciAddress, Vector};
@@ -271,6 +272,14 @@ impl Host for Machine {
         true
     }
 
+    fn xcr0(&self) -> u64 {
+        extended_state::read_xcr0()
+    }
+
+    fn set_xcr0(&mut self, value: u64) {
+        extended_state::set_xcr0(value);
+    }
+
     fn apic_effect(&mut self, effect: Effect) {
         // What a guest sends to a group is for those that there are, and it is alone: kernels start others in this way.
         let alone = matches!(effect, Effect::InterProcessorInterrupt { destination, .. }
@@ -334,6 +343,28 @@ impl Host for Machine {
     }
 }
 
+/// If this processor's timer has interrupted and is the guest's, that was the guest's deadline; then it moves, if it is to.
+fn serve_timer(apic: &mut LocalApic, vcpu: &mut dyn VirtualCpu) {
+    if apic.has_borrowed_timer() && interrupts::take_timer() && local_apic::is_deadline_reached() {
+        apic.deadline_reached();
+    }
+    if apic.timer_moves() {
+        move_timer(apic, vcpu);
+    }
+}
+
+/// Gives the guest this processor's timer, or takes it back.
+fn move_timer(apic: &mut LocalApic, vcpu: &mut dyn VirtualCpu) {
+    let lend = !apic.has_borrowed_timer();
+    vcpu.pass_deadline_writes(lend);
+    if lend {
+        local_apic::lend(apic.borrow_timer());
+    } else {
+        let (deadline, reached) = local_apic::take_back();
+        apic.return_timer(deadline, reached, time::ticks());
+    }
+}
+
 fn read(memory: &DeviceMemory, offset: u64, bytes: u8) -> u64 {
     match bytes {
         1 => memory.read8(offset).into(),
@@ -378,6 +409,10 @@ impl<E: Engine> Life<E> {
             // Nothing but a guest's timer needs this processor's.
             self.guest.platform.apic.offer_timer();
         }
+        if self.guest.platform.extended_state.is_offered() {
+            // As after reset.
+            extended_state::set_xcr0(vm::extended_state::X87);
+        }
         if let (Some(mailbox), Some(here)) = (interrupts::mailbox(self.guest.number), local_apic::processor()) {
             mailbox.enter(&interrupts::NOTIFICATIONS, here);
         }
@@ -411,7 +446,7 @@ impl<E: Engine> Life<E> {
             }
         };
         if self.guest.platform.apic.has_borrowed_timer() {
-            self.move_timer();
+            move_timer(&mut self.guest.platform.apic, &mut self.guest.vcpu);
         }
         self.end(end)
     }
@@ -463,33 +498,9 @@ impl<E: Engine> Life<E> {
     /// What happened to this processor's timer, and what is to happen to it, for a guest that can have it.
     #[inline(always)]
     fn serve_timer(&mut self) {
-        if interrupts::has_timer_fired() {
-            self.take_deadline();
-        }
-        if self.guest.platform.apic.timer_moves() {
-            self.move_timer();
-        }
-    }
-
-    /// The timer has interrupted. If it is the guest's, that is the guest's deadline.
-    fn take_deadline(&mut self) {
         let apic = &mut self.guest.platform.apic;
-        if apic.has_borrowed_timer() && interrupts::take_timer() && local_apic::is_deadline_reached() {
-            apic.deadline_reached();
-        }
-    }
-
-    /// Gives the guest this processor's timer, or takes it back.
-    #[cold]
-    fn move_timer(&mut self) {
-        let apic = &mut self.guest.platform.apic;
-        let lend = !apic.has_borrowed_timer();
-        self.guest.vcpu.pass_deadline_writes(lend);
-        if lend {
-            local_apic::lend(apic.borrow_timer());
-        } else {
-            let (deadline, reached) = local_apic::take_back();
-            apic.return_timer(deadline, reached, time::ticks());
+        if interrupts::has_timer_fired() || apic.timer_moves() {
+            serve_timer(apic, &mut self.guest.vcpu);
         }
     }
 

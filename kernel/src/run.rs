@@ -3,7 +3,7 @@
 use crate::console::report::Report;
 use crate::console::serial;
 use crate::cpu::interrupts::{self, Source};
-use crate::cpu::local_apic;
+use crate::cpu::{extended_state, local_apic};
 use crate::fatal::give_up;
 use crate::life::Life;
 use crate::machine::config_space::MachineConfigSpace;
@@ -84,6 +84,7 @@ fn read_archive(ramdisk: Option<(addr::HostPhys, u64)>) -> Result<(Archive<'stat
 
 /// Brings up the machine: its remapping units, its local APIC, and its console.
 fn bring_up(firmware: &Firmware, config: &Config) -> Result<(MachineConfigSpace, Passthrough, ApicMode), String> {
+    extended_state::start();
     let config_space = MachineConfigSpace::new(&firmware.ecam);
     let fault_limit = config.hypervisor.fault_limit.unwrap_or(fault_watch::DEFAULT_LIMIT);
     let mut passthrough = Passthrough::new(firmware, &config_space, fault_limit);

@@ -2,6 +2,7 @@
 
 pub mod descriptor_tables;
 pub mod entry_points;
+pub mod extended_state;
 pub mod frame;
 pub mod interrupts;
 pub mod local_apic;

@@ -1,6 +1,7 @@
 //! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
 //! give (virtualization, extended state, debug store) is not shown.
 
+use crate::vm::extended_state::{self, ExtendedState};
 use crate::vm::{clock, paravirtual_eoi};
 use addr::ApicId;
 
@@ -26,6 +27,12 @@ pub struct Context {
     pub apic_enabled: bool,
     /// Software does everything for the local APIC, and offers to end interrupts without an exit.
     pub paravirtual_eoi: bool,
+    /// Its extended state.
+    pub extended_state: ExtendedState,
+    /// CR4.OSXSAVE, which leaf 1 shows.
+    pub os_xsave: bool,
+    /// XCR0, of which leaf 0xd shows the size.
+    pub xcr0: u64,
     /// The frequency of the time-stamp counter, and of the virtual APIC's timer input, in kHz.
     pub tsc_khz: u32,
 }
@@ -35,9 +42,19 @@ impl Context {
     fn shown(&self) -> u32 {
         if self.apic_enabled { u32::MAX } else { !FEATURE_APIC }
     }
+
+    /// What of leaf 1, ECX depends on the extended state: what is the processor's, and what is the guest's.
+    fn of_extended_state(&self) -> (u32, u32) {
+        let os_xsave = if self.os_xsave { FEATURE_OSXSAVE } else { 0 };
+        match (self.extended_state.is_offered(), self.extended_state.has_avx()) {
+            (true, true) => (FEATURE_XSAVE | FEATURES_AVX, os_xsave),
+            (true, false) => (FEATURE_XSAVE, os_xsave),
+            (false, _) => (0, 0),
+        }
+    }
 }
 
-/// The highest basic leaf that is shown: the extended topology.
+/// The highest basic leaf that is shown: the extended topology, or the extended state where there is one.
 const HIGHEST_BASIC: u32 = 0xb;
 /// The highest hypervisor leaf: the one with the frequencies.
 const HIGHEST_HYPERVISOR: u32 = 0x4000_0010;
@@ -50,6 +67,11 @@ const FEATURES_ECX: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 
 /// x2APIC, and the timer's TSC-deadline mode: the virtual APIC has them whatever the processor has.
 const FEATURES_OF_APIC: u32 = 1 << 21 | 1 << 24;
 const FEATURE_HYPERVISOR: u32 = 1 << 31;
+/// Leaf 1, ECX: XSAVE, which there is, and OSXSAVE, by which the guest's programs see that their operating system uses it.
+const FEATURE_XSAVE: u32 = 1 << 26;
+const FEATURE_OSXSAVE: u32 = 1 << 27;
+/// Leaf 1, ECX: FMA, AVX, F16C.
+const FEATURES_AVX: u32 = 1 << 12 | 1 << 28 | 1 << 29;
 /// Leaves 1 and 0x8000_0001, EDX: the local APIC.
 const FEATURE_APIC: u32 = 1 << 9;
 /// Leaf 1, EDX: FPU, VME, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE-36, CLFLUSH, MMX, FXSR, SSE,
@@ -72,6 +94,10 @@ const FEATURES_EDX: u32 = 0xff
     | 1 << 27;
 /// Leaf 7, EBX: FSGSBASE, BMI1, SMEP, BMI2, ERMS, RDSEED, ADX, SMAP, CLFLUSHOPT, SHA.
 const STRUCTURED_EBX: u32 = 1 | 1 << 3 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 23 | 1 << 29;
+/// The same, where there is AVX: AVX2.
+const STRUCTURED_EBX_AVX: u32 = 1 << 5;
+/// Leaf 7, ECX, where there is AVX: VAES, VPCLMULQDQ.
+const STRUCTURED_ECX_AVX: u32 = 1 << 9 | 1 << 10;
 /// Leaf 0x8000_0001, ECX: LAHF in 64-bit mode, LZCNT, SSE4A, misaligned SSE, PREFETCHW.
 const EXTENDED_ECX: u32 = 1 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8;
 /// Leaf 0x8000_0001, EDX: SYSCALL, no-execute, 1 GiB pages, long mode, and what leaf 1 has in the same bits.
@@ -84,12 +110,20 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
     match leaf {
         0 => {
             let own = processor(0, 0);
-            Leaf { eax: own.eax.min(HIGHEST_BASIC), ..own }
+            let highest = if context.extended_state.is_offered() { extended_state::LEAF } else { HIGHEST_BASIC };
+            Leaf { eax: own.eax.min(highest), ..own }
         }
         1 => features(context, Leaf { eax: signature(&processor), ..processor(1, 0) }),
         // The local APIC's timer never stops (ARAT): without it, a kernel that has no other timer never leaves it alone.
         6 => Leaf { eax: 1 << 2, ..Leaf::default() },
-        7 if subleaf == 0 => Leaf { ebx: processor(7, 0).ebx & STRUCTURED_EBX, ..Leaf::default() },
+        7 if subleaf == 0 => {
+            let (own, avx) = (processor(7, 0), if context.extended_state.has_avx() { u32::MAX } else { 0 });
+            Leaf {
+                ebx: own.ebx & (STRUCTURED_EBX | STRUCTURED_EBX_AVX & avx),
+                ecx: own.ecx & STRUCTURED_ECX_AVX & avx,
+                ..Leaf::default()
+            }
+        }
         0xb => Leaf {
             // One thread, one core: each level has one logical processor, and the levels end at once.
             ebx: u32::from(subleaf < 2),
@@ -97,6 +131,7 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
             edx: context.apic_id.0,
             ..Leaf::default()
         },
+        extended_state::LEAF => context.extended_state.leaf(subleaf, context.xcr0, |subleaf| processor(leaf, subleaf)),
         0x4000_0000 => named(HIGHEST_HYPERVISOR, NAME),
         // A second interface, which more guests know.
         clock::CPUID_BASE => named(clock::CPUID_FEATURES, clock::NAME),
@@ -147,10 +182,11 @@ fn signature(processor: impl Fn(u32, u32) -> Leaf) -> u32 {
 
 fn features(context: &Context, own: Leaf) -> Leaf {
     const CLFLUSH_LINE: u32 = 0xff00;
+    let (extended, enabled) = context.of_extended_state();
     Leaf {
         eax: own.eax,
         ebx: (context.apic_id.0 & 0xff) << 24 | 1 << 16 | own.ebx & CLFLUSH_LINE,
-        ecx: own.ecx & FEATURES_ECX | FEATURES_OF_APIC | FEATURE_HYPERVISOR,
+        ecx: own.ecx & (FEATURES_ECX | extended) | enabled | FEATURES_OF_APIC | FEATURE_HYPERVISOR,
         edx: own.edx & FEATURES_EDX & context.shown(),
     }
 }
@@ -166,8 +202,15 @@ mod tests {
     use super::*;
 
     const ALL: Leaf = Leaf { eax: u32::MAX, ebx: u32::MAX, ecx: u32::MAX, edx: u32::MAX };
-    const CONTEXT: Context =
-        Context { apic_id: ApicId(3), apic_enabled: true, paravirtual_eoi: false, tsc_khz: 2_500_000 };
+    const CONTEXT: Context = Context {
+        apic_id: ApicId(3),
+        apic_enabled: true,
+        paravirtual_eoi: false,
+        extended_state: ExtendedState::new(0),
+        os_xsave: true,
+        xcr0: 1,
+        tsc_khz: 2_500_000,
+    };
 
     fn ask(leaf: u32, subleaf: u32) -> Leaf {
         answer(leaf, subleaf, &CONTEXT, |_, _| ALL)
@@ -213,6 +256,34 @@ mod tests {
         }
         assert_eq!(ask(7, 1), Leaf::default());
         assert_eq!((ask(0, 0).eax, ask(0x8000_0000, 0).eax), (0xb, 0x8000_0008));
+    }
+
+    #[test]
+    fn extended_state_is_shown_with_what_needs_it() {
+        let ask = |extended_state, os_xsave, leaf| {
+            let context = Context { extended_state: ExtendedState::new(extended_state), os_xsave, ..CONTEXT };
+            answer(leaf, 0, &context, |_, _| ALL)
+        };
+        let (xsave, os_xsave, avx) = (1 << 26, 1 << 27, 1 << 12 | 1 << 28 | 1 << 29);
+        for (state, enabled, expected) in [
+            (0, true, 0),
+            (3, false, xsave),
+            (3, true, xsave | os_xsave),
+            (7, false, xsave | avx),
+            (7, true, xsave | os_xsave | avx),
+        ] {
+            assert_eq!(ask(state, enabled, 1).ecx & (xsave | os_xsave | avx), expected, "{state} {enabled}");
+        }
+        let (avx2, vector) = (1 << 5, 1 << 9 | 1 << 10);
+        assert_eq!((ask(7, true, 7).ebx & avx2, ask(7, true, 7).ecx), (avx2, vector));
+        assert_eq!((ask(3, true, 7).ebx & avx2, ask(3, true, 7).ecx), (0, 0));
+        assert_eq!([0, 3, 7].map(|state| ask(state, true, 0).eax), [0xb, 0xd, 0xd]);
+        // What the processor does not have is not shown.
+        let context = Context { extended_state: ExtendedState::new(7), ..CONTEXT };
+        let none = |leaf| answer(leaf, 0, &context, |_, _| Leaf::default());
+        assert_eq!((none(1).ecx & avx, none(7), none(0).eax), (0, Leaf::default(), 0));
+        // Wider vectors need state that is not offered.
+        assert_eq!(ask(7, true, 7).ebx & (1 << 16 | 1 << 17 | 1 << 30 | 1 << 31), 0);
     }
 
     #[test]

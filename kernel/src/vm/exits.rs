@@ -10,12 +10,13 @@ mod tests;
 use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPageFault, SegmentName, VirtualCpu};
 use crate::vm::clock::{self, Clock};
 use crate::vm::cpuid::{self, Leaf};
+use crate::vm::extended_state::{self, ExtendedState};
 use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, DecodeError, MAX_LENGTH, RegisterFile, StringKind};
 use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect, IA32_TSC_DEADLINE};
 use crate::vm::memory::GuestMemoryAccess;
 use crate::vm::paravirtual_eoi::ParavirtualEoi;
-use crate::vm::platform::{Outcome, Platform, Services};
+use crate::vm::platform::{Host, Outcome, Platform, Services};
 use addr::{GuestPhys, PAGE_SIZE};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -25,6 +26,8 @@ const INVALID_OPCODE: u8 = 6;
 const GENERAL_PROTECTION: u8 = 13;
 /// RFLAGS.IF.
 const RFLAGS_INTERRUPT: u64 = 1 << 9;
+/// CR4.OSXSAVE.
+const CR4_OSXSAVE: u64 = 1 << 18;
 const IA32_EFER: u32 = 0xc000_0080;
 const IA32_PAT: u32 = 0x277;
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
@@ -122,6 +125,13 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
                 apic_id: platform.apic.id(),
                 apic_enabled: platform.apic.mode() != local_apic::Mode::Disabled,
                 paravirtual_eoi: platform.paravirtual_eoi.is_some(),
+                extended_state: platform.extended_state,
+                // Each is shown by one leaf only.
+                os_xsave: leaf == 1 && vcpu.control().cr4 & CR4_OSXSAVE != 0,
+                xcr0: match leaf {
+                    extended_state::LEAF if platform.extended_state.is_offered() => services.host.xcr0(),
+                    _ => 0,
+                },
                 tsc_khz,
             };
             let Leaf { eax, ebx, ecx, edx } = cpuid::answer(leaf, subleaf, &context, cpuid::of_processor);
@@ -184,8 +194,14 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             finish(Instruction::InvalidateCaches, vcpu, platform);
             Next::Run
         }
-        // No hypercalls, extended states or performance counters are offered; CPUID says so.
-        Exit::Hypercall | Exit::UndefinedInstruction { .. } | Exit::SetExtendedControl { .. } => {
+        Exit::SetExtendedControl { index, value } => {
+            if set_extended_control(index, value, vcpu, platform.extended_state, services.host) {
+                finish(Instruction::SetExtendedControl, vcpu, platform);
+            }
+            Next::Run
+        }
+        // No hypercalls and no performance counters are offered; CPUID says so.
+        Exit::Hypercall | Exit::UndefinedInstruction { .. } => {
             vcpu.inject_exception(INVALID_OPCODE, None);
             Next::Run
         }
@@ -207,6 +223,27 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
             Next::Stop(format!("exit {code:#x} is not known (information {information:#x?})"))
         }
     }
+}
+
+/// XSETBV; says whether it was legal.
+fn set_extended_control(
+    index: u32,
+    value: u64,
+    vcpu: &mut dyn VirtualCpu,
+    state: ExtendedState,
+    host: &mut dyn Host,
+) -> bool {
+    let control = vcpu.control();
+    if !state.is_offered() || control.cr4 & CR4_OSXSAVE == 0 {
+        vcpu.inject_exception(INVALID_OPCODE, None);
+        return false;
+    }
+    if control.privilege_level != 0 || state.check(index, value).is_err() {
+        vcpu.inject_exception(GENERAL_PROTECTION, Some(0));
+        return false;
+    }
+    host.set_xcr0(value);
+    true
 }
 
 /// Ends an instruction that was completed in the guest's stead.

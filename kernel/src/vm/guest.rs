@@ -1,6 +1,6 @@
 //! A guest: its memory, its nested tables, its processor and its platform, built from its configuration.
 
-use crate::cpu::interrupts;
+use crate::cpu::{extended_state, interrupts};
 use crate::memory::frames::Owner;
 use crate::memory::tables::Tables;
 use crate::memory::{frames, physical};
@@ -8,6 +8,7 @@ use crate::vcpu::{ApicWay, Engine, FrameSource, NestedFormat, Start, VirtualCpu}
 use crate::vm::acpi;
 use crate::vm::archive::Archive;
 use crate::vm::exits::ExitCounts;
+use crate::vm::extended_state::ExtendedState;
 use crate::vm::loader;
 use crate::vm::memory::GuestMemory;
 use crate::vm::paravirtual_eoi::ParavirtualEoi;
@@ -115,6 +116,7 @@ impl<E: Engine> Guest<E> {
         platform.apic = apic;
         platform.paravirtual_eoi = (virtual_apic.way() == ApicWay::Software).then(ParavirtualEoi::default);
         acpi::write(&mut platform.memory, physical_address_bits).map_err(|error| fail(error.to_string()))?;
+        platform.extended_state = ExtendedState::new(extended_state::supported());
         platform.doorbell_port = config.doorbell_port;
         platform.debug_exit_port = config.debug_exit_port;
         let name = config.name.clone();

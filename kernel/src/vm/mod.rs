@@ -5,6 +5,7 @@ pub mod archive;
 pub mod clock;
 pub mod cpuid;
 pub mod exits;
+pub mod extended_state;
 pub mod guest;
 pub mod guest_paging;
 pub mod instruction;

@@ -5,6 +5,7 @@
 
 use crate::vm::acpi;
 use crate::vm::clock::Clock;
+use crate::vm::extended_state::ExtendedState;
 use crate::vm::io_apic::{IoApic, Request};
 use crate::vm::local_apic::{self, LocalApic};
 use crate::vm::memory::{GuestMemory, GuestMemoryAccess};
@@ -38,6 +39,10 @@ pub trait Host {
     /// Something that the guest asked of its PCI functions: to be done before the access goes on. Returns whether it could
     /// be done.
     fn pci_effect(&mut self, effect: PciEffect) -> bool;
+    /// XCR0 of the processor that runs the guest, which has one.
+    fn xcr0(&self) -> u64;
+    /// It is to be this, which the guest may have.
+    fn set_xcr0(&mut self, value: u64);
     /// The guest's local APIC asks for an interrupt elsewhere.
     fn apic_effect(&mut self, effect: local_apic::Effect);
     /// The guest has rung its doorbell: `vector` is to reach its processor on the way of a device's message.
@@ -88,6 +93,8 @@ pub struct Platform<M = GuestMemory> {
     pub pci: GuestPciBus,
     /// Its model-specific registers.
     pub msrs: Msrs,
+    /// Its processor's extended state.
+    pub extended_state: ExtendedState,
     /// Its clock.
     pub clock: Clock,
     /// Its ends of interrupts without an exit; `None` where its processor does them by itself.
@@ -112,6 +119,7 @@ impl<M: GuestMemoryAccess> Platform<M> {
             apic,
             pci,
             msrs,
+            extended_state: ExtendedState::default(),
             clock,
             paravirtual_eoi,
             debug_exit_port: None,

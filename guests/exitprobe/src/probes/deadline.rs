@@ -63,6 +63,7 @@ fn once() -> Verdict {
         interrupts::disable();
         let deadline = arm(1000);
         let read = read_msr(IA32_TSC_DEADLINE);
+        let over = time_stamp() >= deadline;
         interrupts::enable();
         let came = wait_for(PATIENCE_US, || trap::count(TIMER) == round);
         let now = time_stamp();
@@ -70,7 +71,8 @@ fn once() -> Verdict {
         interrupts::disable();
         ensure!(came, "round {round}: {} interrupts; the register reads {after:#x}", trap::count(TIMER));
         ensure!(now >= deadline, "round {round}: it came at {now:#x}, before {deadline:#x}");
-        ensure!(read == deadline && after == 0, "{deadline:#x} reads {read:#x}, and {after:#x} when it is over");
+        let kept = read == deadline || read == 0 && over;
+        ensure!(kept && after == 0, "{deadline:#x} reads {read:#x}, and {after:#x} when it is over");
     }
     interrupts::enable();
     pass(5000);
@@ -97,33 +99,34 @@ fn past() -> Verdict {
 
 /// By 0, by another mode and back, and by a later time.
 fn disarmed() -> Verdict {
-    trap::forget_interrupts();
     set_mode(DEADLINE);
-    interrupts::enable();
-    arm(3000);
-    write_msr(IA32_TSC_DEADLINE, 0);
-    let zero = read_msr(IA32_TSC_DEADLINE);
-    pass(4000);
-    let by_zero = trap::taken();
-    arm(3000);
-    set_mode(0);
-    let other = read_msr(IA32_TSC_DEADLINE);
-    set_mode(DEADLINE);
-    let back = read_msr(IA32_TSC_DEADLINE);
-    pass(4000);
-    let by_mode = trap::taken();
-    arm(3000);
-    let deadline = arm(6000);
-    pass(4000);
-    let early = trap::taken();
-    let came = wait_for(PATIENCE_US, || trap::count(TIMER) == 1);
-    let now = time_stamp();
-    interrupts::disable();
-    ensure!((zero, by_zero) == (0, 0), "by 0: it reads {zero:#x}, and {by_zero} interrupts came");
-    ensure!((other, back, by_mode) == (0, 0, 0), "by another mode: {other:#x}, {back:#x}, {by_mode} interrupts");
-    // A machine that sleeps for a while may not look in time.
-    ensure!(early == 0 || now >= deadline, "{early} came before the later time");
-    ensure!(came && trap::taken() == 1 && now >= deadline, "{} interrupts at the later time", trap::taken());
+    let zero = || {
+        write_msr(IA32_TSC_DEADLINE, 0);
+        read_msr(IA32_TSC_DEADLINE)
+    };
+    let mode = || {
+        set_mode(0);
+        let other = read_msr(IA32_TSC_DEADLINE);
+        set_mode(DEADLINE);
+        other | read_msr(IA32_TSC_DEADLINE)
+    };
+    let later = || {
+        arm(10_000_000);
+        0
+    };
+    for (name, disarm) in [("0", &zero as &dyn Fn() -> u64), ("another mode", &mode), ("a later time", &later)] {
+        trap::forget_interrupts();
+        interrupts::disable();
+        let deadline = arm(5000);
+        let read = disarm();
+        let over = time_stamp() >= deadline;
+        interrupts::enable();
+        pass(7000);
+        write_msr(IA32_TSC_DEADLINE, 0);
+        interrupts::disable();
+        // A machine that stood still meanwhile says nothing.
+        ensure!(over || read == 0 && trap::taken() == 0, "by {name}: {read:#x}, {} interrupts", trap::taken());
+    }
     Ok(())
 }
 
@@ -142,13 +145,18 @@ fn masked() -> Verdict {
     let deadline = arm(20_000);
     set_mode(DEADLINE);
     let kept = read_msr(IA32_TSC_DEADLINE);
+    let over = time_stamp() >= deadline;
     let came = wait_for(PATIENCE_US, || trap::count(TIMER) == 1);
     set_mode(DEADLINE | apic::LVT_MASKED);
     set_mode(DEADLINE);
     pass(1000);
     interrupts::disable();
     ensure!((after, silent) == (0, 0), "masked: {silent} interrupts; the register reads {after:#x}");
-    ensure!(kept == deadline && came && trap::taken() == 1, "unmasked: {kept:#x}, {} interrupts", trap::taken());
+    ensure!(
+        over || kept == deadline && came && trap::taken() == 1,
+        "unmasked: {kept:#x}, {} interrupts",
+        trap::taken()
+    );
     Ok(())
 }
 
@@ -211,8 +219,8 @@ fn counter_written() -> Verdict {
     ensure!(caught.is_none() && back.is_none(), "{caught:x?}, {back:x?}");
     ensure!((forward, after) == (1, 0), "put forward beyond {deadline:#x}: {forward} interrupts, {after:#x}");
     ensure!(came && came_at >= later, "with that counter: {came_at:#x} for {later:#x}");
-    // It may have been over just before.
-    ensure!(taken == 2 && kept == far || taken == 3 && kept == 0, "put back: {taken} interrupts, {kept:#x}");
+    // It may have been over just before, or a machine stands still.
+    ensure!(taken == 2 && kept == far || taken == 3, "put back: {taken} interrupts, {kept:#x}");
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod time_stamp;
 mod timer;
 mod waiting;
 mod window;
+mod xsave;
 
 use crate::list::List;
 
@@ -47,5 +48,6 @@ pub fn all(list: &mut List) {
     rom::probe(list);
     hole::probe(list);
     pci::probe(list);
+    xsave::probe(list);
     storm::probe(list);
 }

@@ -33,8 +33,8 @@ pub mod cr4 {
     /// Process-context identifiers.
     pub const PCIDE: u64 = 1 << 17;
     /// What a guest may have, if the processor does: VME, PVI, TSD, DE, PSE, PAE, PGE, PCE, OSFXSR, OSXMMEXCPT,
-    /// FSGSBASE, SMEP, SMAP. It is shown no feature that has another bit.
-    pub const OFFERED: u64 = 0x3f | 0xf << 7 | 1 << 16 | 1 << 20 | 1 << 21;
+    /// FSGSBASE, OSXSAVE, SMEP, SMAP. It is shown no feature that has another bit.
+    pub const OFFERED: u64 = 0x3f | 0xf << 7 | 1 << 16 | 1 << 18 | 1 << 20 | 1 << 21;
 }
 
 /// One of the two registers.
@@ -117,8 +117,8 @@ mod tests {
         assert_eq!(cr4.seen(0x20 | cr4::VMXE | cr4::MCE, 0), 0x20);
         assert_eq!(cr4.check(cr4::VMXE), Err(GeneralProtection));
         assert_eq!(cr4.check(cr4::PCIDE), Err(GeneralProtection));
-        assert_eq!(cr4.check(1 << 18), Err(GeneralProtection), "OSXSAVE");
-        assert_eq!(cr4.check(0x3106f0 & !(3 << 12)), Ok(()));
+        assert_eq!(cr4.check(1 << 22), Err(GeneralProtection), "PKE");
+        assert_eq!(cr4.check(0x3506f0 & !(3 << 12)), Ok(()));
         assert!(cr4.changes(0, cr4::MCE) && !cr4.changes(cr4::MCE, cr4::MCE | cr4::PAE));
     }
 }

@@ -5,6 +5,7 @@ mod strings;
 use super::*;
 use crate::vcpu::svm::fake;
 use crate::vcpu::{Event, IoWidth};
+use crate::vm::extended_state::ExtendedState;
 use crate::vm::local_apic::Effect;
 use crate::vm::pci::{GuestPciBus, PciEffect};
 use crate::vm::platform::Host;
@@ -25,11 +26,17 @@ impl ConfigSpace for NoFunctions {
 }
 
 #[derive(Default)]
-struct Lines(Vec<String>, Vec<Vector>, Vec<GuestPhys>);
+struct Lines(Vec<String>, Vec<Vector>, Vec<GuestPhys>, Vec<u64>);
 
 impl Host for Lines {
     fn pci_effect(&mut self, _: PciEffect) -> bool {
         true
+    }
+    fn xcr0(&self) -> u64 {
+        self.3.last().copied().unwrap_or(1)
+    }
+    fn set_xcr0(&mut self, value: u64) {
+        self.3.push(value);
     }
     fn apic_effect(&mut self, _: Effect) {}
     fn doorbell(&mut self, vector: Vector) {
@@ -327,7 +334,7 @@ fn exits_that_nobody_expects_stop_the_guest_and_say_so() {
     for exit in [Exit::Hypercall, Exit::SetExtendedControl { index: 0, value: 7 }] {
         let mut bench = Bench::with(&[0x0f, 0x01, 0xd9]);
         assert_eq!(bench.serve(exit), Next::Run);
-        assert_eq!(bench.raised(), Some(Event::Exception { vector: 6, error_code: None }));
+        assert_eq!(bench.raised(), UNDEFINED);
     }
     Bench::with(&[0xf4]).stops(Exit::Halt, "halted with interrupts disabled");
     let mut bench = Bench::with(&[0xf4]);
@@ -406,4 +413,56 @@ fn a_doorbell_rings_where_it_is_and_nowhere_without_one() {
     ring(&mut bench, 0x80);
     ring(&mut bench, 0x81);
     assert_eq!(bench.lines.1, [Vector(0x61)]);
+}
+
+/// A guest that is about to execute XSETBV, with these CR4 and privilege level, on a processor whose XCR0 can be `supported`.
+fn before_xsetbv(supported: u64, cr4: u64, privilege_level: u8) -> Bench {
+    let mut bench = Bench::with(&[0x66, 0x0f, 0x01, 0xd1]);
+    bench.platform.extended_state = ExtendedState::new(supported);
+    bench.vcpu = fake::cpu(fake::Script::default().then(move |vmcb, _| {
+        (vmcb.save.cr4, vmcb.save.cpl, vmcb.control.exit_code) = (cr4, privilege_level, 0x8d);
+    }));
+    assert!(matches!(bench.vcpu.run(), Exit::SetExtendedControl { .. }));
+    bench
+}
+
+const UNDEFINED: Option<Event> = Some(Event::Exception { vector: 6, error_code: None });
+
+#[test]
+fn xsetbv_reaches_the_processor_with_legal_values_and_ends() {
+    for value in [1, 3, 7] {
+        let mut bench = before_xsetbv(7, CR4_OSXSAVE, 0);
+        assert_eq!(bench.serve(Exit::SetExtendedControl { index: 0, value }), Next::Run);
+        assert_eq!((bench.raised(), bench.advanced()), (None, 4));
+        assert_eq!(bench.lines.3, [value]);
+    }
+}
+
+#[test]
+fn xsetbv_that_is_not_legal_reaches_nothing() {
+    let refused = Some(GENERAL_PROTECTION_FAULT);
+    for (supported, cr4, privilege_level, index, value, expected) in [
+        (7, CR4_OSXSAVE, 0, 0, 5, refused),
+        (7, CR4_OSXSAVE, 0, 0, 15, refused),
+        (7, CR4_OSXSAVE, 0, 1, 7, refused),
+        (7, CR4_OSXSAVE, 3, 0, 7, refused),
+        (7, 0, 0, 0, 7, UNDEFINED),
+        (0, CR4_OSXSAVE, 0, 0, 1, UNDEFINED),
+    ] {
+        let mut bench = before_xsetbv(supported, cr4, privilege_level);
+        assert_eq!(bench.serve(Exit::SetExtendedControl { index, value }), Next::Run);
+        assert_eq!((bench.raised(), bench.advanced()), (expected, 0), "{index} {value} {cr4:#x} {privilege_level}");
+        assert!(bench.lines.3.is_empty());
+    }
+}
+
+#[test]
+fn cpuid_shows_whether_the_operating_system_has_switched_xsave_on() {
+    for cr4 in [0, CR4_OSXSAVE] {
+        let mut bench = before_xsetbv(3, cr4, 0);
+        bench.vcpu.registers_mut().rax = 1;
+        assert_eq!(bench.serve(Exit::Cpuid), Next::Run);
+        let shown = bench.vcpu.registers().rcx >> 27 & 1;
+        assert_eq!(shown, cr4 >> 18, "{cr4:#x}");
+    }
 }

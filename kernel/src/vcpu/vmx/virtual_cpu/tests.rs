@@ -441,7 +441,7 @@ fn a_write_of_the_hosts_control_bits_changes_what_the_guest_reads_and_is_execute
 
 #[test]
 fn forbidden_control_bits_are_a_general_protection_exception() {
-    for (number, value) in [(0, cr0::NW | cr0::PE), (4, cr4::VMXE), (4, 1 << 18), (4, 1 << 24), (8, 0x10)] {
+    for (number, value) in [(0, cr0::NW | cr0::PE), (4, cr4::VMXE), (4, 1 << 17), (4, 1 << 24), (8, 0x10)] {
         let mut cpu = cpu(Script::default().then(control_access(number, false)).exits(HLT));
         cpu.registers_mut().rbx = value;
         cpu.run();
