@@ -92,13 +92,19 @@ pub fn read_bars<C: ConfigSpace>(config: &mut C, function: PciAddress, header_ty
         HeaderType::Other(_) => 0,
     };
     let before = set_command_bits(config, function, 0, command::IO_SPACE | command::MEMORY_SPACE);
+    let bars = read_registers(config, function, BAR0, count);
+    if config.read16(function, COMMAND) != before {
+        config.write16(function, COMMAND, before);
+    }
+    bars
+}
+
+/// Reads and sizes the `count` base address registers, at most 6, from `offset` on, with their decoding off.
+pub(crate) fn read_registers<C: ConfigSpace>(config: &mut C, function: PciAddress, offset: u16, count: u8) -> Bars {
     let mut slots = [BarSlot::Unimplemented; 6];
     let mut answers = [(0, 0); 6];
     for (answer, index) in answers.iter_mut().zip(0..count) {
-        *answer = size_register(config, function, BAR0 + 4 * u16::from(index));
-    }
-    if config.read16(function, COMMAND) != before {
-        config.write16(function, COMMAND, before);
+        *answer = size_register(config, function, offset + 4 * u16::from(index));
     }
 
     let mut rest = answers.get(..usize::from(count)).unwrap_or_default();

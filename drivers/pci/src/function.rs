@@ -32,7 +32,25 @@ impl FunctionDescription {
     pub fn read<C: ConfigSpace>(config: &mut C, address: PciAddress) -> Option<Self> {
         let info = FunctionInfo::read(config, address)?;
         let bars = read_bars(config, address, info.header_type);
-        let config = &*config;
+        Some(Self::of(config, info, bars))
+    }
+
+    /// Describes the virtual function at `address` with the ranges `bars`, which it has of `physical`, whose virtual functions
+    /// have `device_id`; `None` if it does not answer. Only reads. PCI Express Base section 9.3.4.
+    pub fn read_virtual<C: ConfigSpace>(
+        config: &C,
+        address: PciAddress,
+        physical: &FunctionInfo,
+        device_id: u16,
+        bars: Bars,
+    ) -> Option<Self> {
+        let info = FunctionInfo::read_virtual(config, address, physical, device_id)?;
+        Some(Self::of(config, info, bars))
+    }
+
+    /// What the capabilities say.
+    fn of<C: ConfigSpace>(config: &C, info: FunctionInfo, bars: Bars) -> Self {
+        let address = info.address;
         let mut found = Self {
             info,
             bars,
@@ -61,7 +79,7 @@ impl FunctionDescription {
                 _ => {}
             }
         }
-        Some(found)
+        found
     }
 
     /// The function.

@@ -2,8 +2,8 @@
 
 use crate::spec::capability::id;
 use crate::spec::header::{
-    BASE_CLASS, DEVICE_ID, HEADER_LAYOUT, HEADER_MULTI_FUNCTION, HEADER_TYPE, PROGRAMMING_INTERFACE, SECONDARY_BUS,
-    SUBCLASS, SUBORDINATE_BUS, VENDOR_ID,
+    BASE_CLASS, COMMAND, DEVICE_ID, HEADER_LAYOUT, HEADER_MULTI_FUNCTION, HEADER_TYPE, PROGRAMMING_INTERFACE,
+    SECONDARY_BUS, SUBCLASS, SUBORDINATE_BUS, VENDOR_ID,
 };
 use crate::{ConfigSpace, DevicePortType, ExpressCapability, find_capability, peers_are_isolated};
 use addr::PciAddress;
@@ -71,6 +71,22 @@ impl FunctionInfo {
         if vendor_id == 0xFFFF || vendor_id == 0 {
             return None;
         }
+        Some(Self::of(config, address, vendor_id, config.read16(address, DEVICE_ID)))
+    }
+
+    /// Reads the description of the virtual function at `address`, or `None` if it does not answer: its own ids are all
+    /// ones, so that its command register is asked, of which most bits are 0.
+    pub(crate) fn read_virtual<C: ConfigSpace>(
+        config: &C,
+        address: PciAddress,
+        physical: &Self,
+        device_id: u16,
+    ) -> Option<Self> {
+        let there = config.read16(address, COMMAND) != 0xFFFF;
+        there.then(|| Self::of(config, address, physical.vendor_id, device_id))
+    }
+
+    fn of<C: ConfigSpace>(config: &C, address: PciAddress, vendor_id: u16, device_id: u16) -> Self {
         let layout = config.read8(address, HEADER_TYPE);
         let header_type = match layout & HEADER_LAYOUT {
             0 => HeaderType::Endpoint,
@@ -82,10 +98,10 @@ impl FunctionInfo {
         };
         let port_type = find_capability(config, address, id::PCI_EXPRESS)
             .map(|capability| ExpressCapability::read(config, address, capability.offset).port_type());
-        Some(Self {
+        Self {
             address,
             vendor_id,
-            device_id: config.read16(address, DEVICE_ID),
+            device_id,
             class: Class {
                 base: config.read8(address, BASE_CLASS),
                 sub: config.read8(address, SUBCLASS),
@@ -96,7 +112,7 @@ impl FunctionInfo {
             port_type,
             // Conventional PCI has no extended capabilities: what one would read there may be anything.
             isolated_from_peers: port_type.is_some() && peers_are_isolated(config, address),
-        })
+        }
     }
 
     /// The bus right below the function, if it is a bridge to one.

@@ -6,7 +6,7 @@
 //! that answers all ones, zeros or lists that loop is a normal case, because that is what a broken, a removed and
 //! a hostile one look like.
 //!
-//! Not here yet: SR-IOV virtual functions, ARI (functions above 7), Enhanced Allocation, phantom functions, hot plug,
+//! Not here yet: ARI for physical functions (those above 7), virtual functions beyond their bus, Enhanced Allocation, phantom functions, hot plug,
 //! resizable BARs, and the assignment of bus numbers and addresses, which is taken from the firmware as it stands.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -31,7 +31,10 @@ mod msix;
 mod msix_table;
 mod requester;
 mod reset;
+mod room;
+mod routing;
 pub mod spec;
+mod sriov;
 
 pub use acs::peers_are_isolated;
 pub use bar::{Bar, BarSlot, Bars, read_bars};
@@ -50,3 +53,6 @@ pub use msix::{MsixCapability, MsixError, MsixRegion};
 pub use msix_table::{MsixTableAccess, MsixTableDriver};
 pub use requester::{MAX_REQUESTER_IDS, RequesterIds, bridges_above, requester_ids};
 pub use reset::{ResetError, ResetMethod, reset_function};
+pub use room::{Room, find_room};
+pub use routing::{Routing, open_routing};
+pub use sriov::{DISABLING_US, ENABLING_US, Sriov, SriovError};

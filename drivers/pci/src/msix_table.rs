@@ -37,6 +37,12 @@ impl<A: MsixTableAccess> MsixTableDriver<A> {
         }
     }
 
+    /// Whether the table answers as after [`Self::mask_and_clear_all`]: nothing at its place reads as all ones.
+    pub fn is_clear(&self) -> bool {
+        let masked = self.access.read32(ENTRY_VECTOR_CONTROL) & ENTRY_MASKED != 0;
+        masked && self.access.read32(ENTRY_ADDRESS) == 0
+    }
+
     /// Masks the entry and then writes where it sends what. It stays masked: [`Self::set_masked`] lets it go. Returns
     /// whether there is such an entry.
     pub fn program(&mut self, entry: u16, address: u64, data: u32) -> bool {
@@ -105,6 +111,11 @@ mod tests {
         let mut table = driver();
         table.mask_and_clear_all();
         assert_eq!(table.access.memory, [0, 0, 0, 0xABCD_0001, 0, 0, 0, 0xABCD_0001]);
+        assert!(table.is_clear());
+        table.set_masked(0, false);
+        assert!(!table.is_clear());
+        table.access.memory = [u32::MAX; 8];
+        assert!(!table.is_clear(), "nothing is there");
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub struct RequesterIds {
 }
 
 impl RequesterIds {
-    fn own(id: Bdf) -> Self {
+    /// Those of a function to which no bridge gives another: its own alone.
+    pub fn own(id: Bdf) -> Self {
         Self { ids: [id; MAX_REQUESTER_IDS], count: 1 }
     }
 

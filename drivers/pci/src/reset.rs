@@ -3,7 +3,7 @@
 use crate::command::{disable_bus_mastering, set_command_bits};
 use crate::spec::capability::{advanced_features, power_management};
 use crate::spec::express::{DEVICE_CONTROL, INITIATE_FUNCTION_LEVEL_RESET};
-use crate::spec::header::{BAR0, CACHE_LINE_SIZE, EXPANSION_ROM, INTERRUPT_LINE, VENDOR_ID, command};
+use crate::spec::header::{BAR0, CACHE_LINE_SIZE, COMMAND, EXPANSION_ROM, INTERRUPT_LINE, VENDOR_ID, command};
 use crate::{ConfigSpace, FunctionDescription, HeaderType};
 use addr::PciAddress;
 use core::fmt;
@@ -29,9 +29,10 @@ pub enum ResetError {
     BusMasterStuck,
     /// A bridge: its reset would reset what is below it.
     NotAnEndpoint,
-    /// The function had not come back at the end of the wait; what its vendor id register held last is given.
+    /// The function had not come back at the end of the wait; what its vendor id register held last is given, or the command
+    /// register of a virtual function, which has no vendor id.
     NotReady {
-        /// The low half is the vendor id.
+        /// The low half is the vendor id, or the command.
         vendor_and_device_id: u32,
     },
 }
@@ -119,7 +120,7 @@ pub fn reset_function<C: ConfigSpace>(
 
     let mut identity = 0;
     let ready = wait_until(&mut now_us, READY_LIMIT_US, || {
-        identity = config.read32(address, VENDOR_ID);
+        identity = config.read32(address, saved.identity);
         // 0x0001 is "retry" where the root port makes it visible.
         identity as u16 != 0xFFFF && identity as u16 != 0x0001
     });
@@ -181,6 +182,8 @@ fn pause(now_us: &mut impl FnMut() -> u64, us: u64) {
 
 /// What the firmware set in the header, and a reset forgets.
 struct SavedHeader {
+    /// The register that is asked whether the function is back: a virtual function has no vendor id.
+    identity: u16,
     command: u16,
     bars: [u32; 6],
     expansion_rom: u32,
@@ -195,6 +198,7 @@ impl SavedHeader {
             *bar = config.read32(address, offset);
         }
         Self {
+            identity: if config.read16(address, VENDOR_ID) == 0xFFFF { COMMAND } else { VENDOR_ID },
             command: crate::read_command(config, address),
             bars,
             expansion_rom: config.read32(address, EXPANSION_ROM),

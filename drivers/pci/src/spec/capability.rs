@@ -24,6 +24,8 @@ pub mod extended_id {
     pub const DEVICE_SERIAL_NUMBER: u16 = 0x0003;
     /// Access Control Services.
     pub const ACCESS_CONTROL_SERVICES: u16 = 0x000D;
+    /// Alternative Routing-ID Interpretation.
+    pub const ALTERNATIVE_ROUTING_ID: u16 = 0x000E;
     /// Address Translation Services.
     pub const ADDRESS_TRANSLATION_SERVICES: u16 = 0x000F;
     /// Single Root I/O Virtualization.

@@ -31,8 +31,15 @@ pub const DEVICE_ERRORS: u16 = 0xF;
 
 /// Offset of the link control register, 16 bits; the link status register is beside it.
 pub const LINK_CONTROL: u16 = 0x10;
+/// Offset of the device capabilities 2 register, 32 bits, read-only.
+pub const DEVICE_CAPABILITIES_2: u16 = 0x24;
+/// Device capabilities 2, bit 5: the port has [`ARI_FORWARDING`].
+pub const ARI_FORWARDING_SUPPORTED: u32 = 1 << 5;
+
 /// Offset of the device control 2 register, 16 bits; device status 2 is beside it.
 pub const DEVICE_CONTROL_2: u16 = 0x28;
+/// Device control 2, bit 5: the port lets all 256 functions of the device below it be reached.
+pub const ARI_FORWARDING: u16 = 1 << 5;
 /// Offset of the link control 2 register, 16 bits; link status 2 is beside it.
 pub const LINK_CONTROL_2: u16 = 0x30;
 

@@ -46,6 +46,22 @@ pub const PRIMARY_BUS: u16 = 0x18;
 pub const SECONDARY_BUS: u16 = 0x19;
 /// Type 1: subordinate bus number, 8 bits.
 pub const SUBORDINATE_BUS: u16 = 0x1A;
+/// Type 1: memory base, 16 bits: address bits 31:20 of what is carried down in bits 15:4.
+pub const MEMORY_BASE: u16 = 0x20;
+/// Type 1: memory limit, 16 bits: the last MiB that is carried down.
+pub const MEMORY_LIMIT: u16 = 0x22;
+/// Type 1: prefetchable memory base, 16 bits, with [`WINDOW_64_BIT`].
+pub const PREFETCHABLE_BASE: u16 = 0x24;
+/// Type 1: prefetchable memory limit, 16 bits.
+pub const PREFETCHABLE_LIMIT: u16 = 0x26;
+/// Type 1: upper 32 bits of the prefetchable base.
+pub const PREFETCHABLE_BASE_UPPER: u16 = 0x28;
+/// Type 1: upper 32 bits of the prefetchable limit.
+pub const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2C;
+/// Bases and limits: the bits that are address.
+pub const WINDOW_ADDRESS: u16 = 0xFFF0;
+/// Prefetchable base and limit, bits 3:0, read-only: there are upper halves.
+pub const WINDOW_64_BIT: u16 = 1;
 
 /// Header type register: the layout, bits 6:0.
 pub const HEADER_LAYOUT: u8 = 0x7F;

@@ -4,3 +4,4 @@ pub mod capability;
 pub mod express;
 pub mod header;
 pub mod msi;
+pub mod sriov;
