@@ -7,6 +7,8 @@ use alloc::vec::Vec;
 
 /// Most devices of one guest.
 pub const MAXIMUM_DEVICES: usize = 8;
+/// Most virtual functions of one device.
+const MAXIMUM_VIRTUAL_FUNCTIONS: u64 = 64;
 /// Most modules of one guest beside its initial ramdisk.
 pub const MAXIMUM_MODULES: usize = 7;
 /// Smallest memory of a guest, in MiB.
@@ -58,6 +60,8 @@ pub struct Guest {
     pub doorbell_port: Option<u16>,
     /// The devices that belong to it, at most [`MAXIMUM_DEVICES`].
     pub devices: Vec<Device>,
+    /// How many virtual functions each of its devices has that can have some (SR-IOV), at most [`MAXIMUM_VIRTUAL_FUNCTIONS`].
+    pub virtual_functions: u16,
 }
 
 impl Guest {
@@ -71,6 +75,7 @@ impl Guest {
             "cpus",
             "command_line",
             "devices",
+            "virtual_functions",
             "debug_exit_port",
             "doorbell_port",
         ]);
@@ -96,6 +101,9 @@ impl Guest {
             command_line: command_line(section),
             doorbell_port: section.port("doorbell_port"),
             devices: devices(section),
+            virtual_functions: section
+                .number("virtual_functions", 0, MAXIMUM_VIRTUAL_FUNCTIONS)
+                .map_or(0, |number| number as u16),
         }
     }
 

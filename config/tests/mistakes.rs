@@ -34,7 +34,9 @@ fn a_configuration_is_read() {
     assert_eq!((hypervisor.debug_exit_port, hypervisor.fault_limit), (Some(0xf4), None));
     let [guest] = guests.as_slice() else { panic!("{guests:?}") };
     assert_eq!((guest.name.as_str(), guest.memory_mib, guest.command_line.as_str()), ("netprobe", 16, "attack"));
-    assert_eq!((guest.debug_exit_port, guest.doorbell_port), (Some(0x501), None));
+    assert_eq!((guest.debug_exit_port, guest.doorbell_port, guest.virtual_functions), (Some(0x501), None, 0));
+    let more = parse(&GOOD.replace("cpus = 1", "virtual_functions = 64")).unwrap();
+    assert_eq!(more.guests[0].virtual_functions, 64);
     let members: Vec<_> =
         guest.members().into_iter().map(|(key, member)| (key, member.name.as_str(), member.line)).collect();
     let expected = [
@@ -67,7 +69,7 @@ fn a_misspelt_key_is_told_with_what_was_meant() {
         "cpus = 1",
         "colour = 1",
         "line 8: there is no key \"colour\" here; there are: name, kernel, initrd, modules, memory_mib, cpus, \
-           command_line, devices, debug_exit_port, doorbell_port",
+           command_line, devices, virtual_functions, debug_exit_port, doorbell_port",
     );
     // What is needed and misspelt is missing too; complaints are in the order of the lines.
     assert_eq!(
@@ -97,6 +99,16 @@ fn a_wrong_value_is_told_with_what_is_wanted() {
     wrong("0xf4", "65536", "line 3: debug_exit_port: a whole number from 0 to 65535 is wanted, not \"65536\"");
     wrong("cpus = 1", "cpus = 2", "line 8: cpus: in this version a guest has one processor: write 1, or leave it out");
     wrong("cpus = 1", "cpus = 0", "line 8: cpus: a whole number from 1 to 255 is wanted, not \"0\"");
+    wrong(
+        "cpus = 1",
+        "virtual_functions = 65",
+        "line 8: virtual_functions: a whole number from 0 to 64 is wanted, not \"65\"",
+    );
+    wrong(
+        "cpus = 1",
+        "virtual_function = 2",
+        "line 8: there is no key \"virtual_function\" here; did you mean \"virtual_functions\"?",
+    );
     wrong(
         "cpus = 1",
         "doorbell_port = 0x501",

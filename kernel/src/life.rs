@@ -19,7 +19,7 @@ use crate::vm;
 use crate::vm::exits::{self, ExitCounts, Next};
 use crate::vm::guest::Guest;
 use crate::vm::local_apic::{Destination, Effect, LocalApic};
-use crate::vm::pci::{MsiEffect, MsixEffect, PciEffect, PciEffectKind};
+use crate::vm::pci::{GuestPciBus, MsiEffect, MsixEffect, PciEffect, PciEffectKind};
 use crate::vm::platform::{Host, Platform, Services};
 use addr::{GuestPhys, HostPhys, PciAddress, Vector};
 use alloc::format;
@@ -120,6 +120,32 @@ impl Machine {
         }
     }
 
+    /// Resets a function whose guest has asked for it. Takes the time that it takes: it is the guest's.
+    fn reset_function(
+        &mut self,
+        config: &mut MachineConfigSpace,
+        bus: &GuestPciBus,
+        address: PciAddress,
+    ) -> Result<(), String> {
+        let reset = self.passthrough.reset(config, address);
+        bus.functions().filter(|function| function.host() == address).for_each(|function| function.prepare(config));
+        reset
+    }
+
+    /// Gives a function as many virtual ones as its guest asks for.
+    fn set_virtual_functions(
+        &mut self,
+        config: &mut MachineConfigSpace,
+        bus: &GuestPciBus,
+        physical: PciAddress,
+        count: u16,
+    ) -> Result<(), String> {
+        self.passthrough.set_virtual_functions(config, physical, count)?;
+        let its = bus.functions().filter(|function| function.physical() == Some(physical) && function.is_present());
+        its.for_each(|function| function.prepare(config));
+        Ok(())
+    }
+
     fn finish_attack(&mut self) {
         let after = self.observe();
         if let Some((name, verdict)) = self.attacks.end(after) {
@@ -160,6 +186,7 @@ impl Machine {
         status
     }
 
+    /// Tells of faults, and takes what has too many out of service, here and in the guest's view.
     fn serve_faults(&mut self, config: &mut MachineConfigSpace, platform: &mut Platform) {
         let (number, attacks) = (self.number, &mut self.attacks);
         let now_us = time::ticks_to_us(time::ticks());
@@ -169,10 +196,7 @@ impl Machine {
             }
         });
         for address in quarantined {
-            let functions = platform.pci.functions_mut();
-            if let Some(function) = functions.into_iter().find(|function| function.host() == address) {
-                function.quarantine(config, &mut |effect| self.pci_effect(effect));
-            }
+            platform.pci.quarantine(address, config, &mut |effect| self.pci_effect(effect));
         }
     }
 
@@ -265,7 +289,9 @@ impl Host for Machine {
                     "MSI of {function} stays off: address {address:#x}, data {data:#x}: {reason}"
                 ));
             }
-            PciEffectKind::Mapping(_) | PciEffectKind::Reset => self.due.push(effect),
+            PciEffectKind::Mapping(_) | PciEffectKind::Reset | PciEffectKind::VirtualFunctions { .. } => {
+                self.due.push(effect);
+            }
             PciEffectKind::BusMaster { .. } => {}
             PciEffectKind::Refused(refusal) => self.complain(format_args!("{function}: refused: {refusal}")),
         }
@@ -436,9 +462,7 @@ impl<E: Engine> Life<E> {
                 &mut services,
             );
             serving::set(Served::Nobody);
-            if !self.machine.due.is_empty() {
-                self.do_what_is_due();
-            }
+            self.do_what_is_due();
             match next {
                 Next::Run => {}
                 Next::Halt => self.wait_for_interrupt(),
@@ -455,9 +479,13 @@ impl<E: Engine> Life<E> {
     fn do_what_is_due(&mut self) {
         for effect in core::mem::take(&mut self.machine.due) {
             let function = effect.function;
+            let (machine, config) = (&mut self.machine, &mut self.config);
             let done = match effect.kind {
                 PciEffectKind::Mapping(change) => self.guest.change_mapping(change),
-                PciEffectKind::Reset => self.reset_function(function),
+                PciEffectKind::Reset => machine.reset_function(config, &self.guest.platform.pci, function),
+                PciEffectKind::VirtualFunctions { count } => {
+                    machine.set_virtual_functions(config, &self.guest.platform.pci, function, count)
+                }
                 _ => Ok(()),
             };
             if let Err(why) = done {
@@ -466,21 +494,16 @@ impl<E: Engine> Life<E> {
         }
     }
 
-    /// Resets a function whose guest has asked for it. Takes the time that it takes: it is the guest's.
-    fn reset_function(&mut self, address: PciAddress) -> Result<(), String> {
-        let reset = self.machine.passthrough.reset(&mut self.config, address);
-        if let Some(function) = self.guest.platform.pci.functions().find(|function| function.host() == address) {
-            function.prepare(&mut self.config);
-        }
-        reset
-    }
-
     /// What the machine itself asks for: faults, stray interrupts, what was typed.
     fn serve_machine(&mut self) {
-        if interrupts::take_noted() && self.machine.serve(&mut self.config, &mut self.guest.platform) {
+        if !interrupts::take_noted() {
+            return;
+        }
+        if self.machine.serve(&mut self.config, &mut self.guest.platform) {
             let guest = &self.guest;
             self.machine.print_status(&guest.exits, guest.virtual_apic.delivered(&guest.platform.apic));
         }
+        self.do_what_is_due();
     }
 
     /// Brings what waits in the mailbox and at the timer to the processor, by whichever way it has.

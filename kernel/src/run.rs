@@ -14,6 +14,7 @@ use crate::machine::power;
 use crate::memory::frames::Owner;
 use crate::memory::{frames, image, physical};
 use crate::passthrough::assignment::Passthrough;
+use crate::passthrough::device::AssignedDevice;
 use crate::passthrough::fault_watch;
 use crate::time;
 use crate::vcpu::Engine;
@@ -34,6 +35,8 @@ use vtd::DestinationMode;
 const COM1_IRQ: u8 = 4;
 /// The first slot of a guest's bus that is given to a function.
 const FIRST_GUEST_SLOT: u8 = 3;
+/// The first place, device and function, of a guest's bus that is given to a virtual function: behind the slots.
+const FIRST_VIRTUAL_FUNCTION: u8 = 0x80;
 
 /// Runs the machine: brings up its remapping hardware, builds its guest, and lives with it until it ends.
 pub fn run(found: Handover) -> ! {
@@ -134,16 +137,44 @@ fn assign_devices(
         passthrough.select(&config.devices).map_err(|why| format!("{CONFIGURATION}: {why}"))?;
     let prepared = guest::prepare(number, config, archive)?;
     let mut functions = Vec::new();
+    let mut virtual_places = FIRST_VIRTUAL_FUNCTION..=u8::MAX;
     for (device, slot) in devices.into_iter().zip(FIRST_GUEST_SLOT..) {
-        passthrough.assign(config_space, device, number, &prepared.memory)?;
+        passthrough.assign(config_space, device, number, &prepared.memory, config.virtual_functions)?;
         let place = Bdf::new(0, slot, 0).ok_or("a guest's bus has no slot left")?;
         let assigned = passthrough.device(device).ok_or("an assigned device is not known")?;
-        let function = AssignedFunction::new(config_space, &assigned.function, place, assigned.msi())
-            .map_err(|error| format!("device {device} cannot be shown to a guest: {error}"))?;
-        function.prepare(config_space);
+        let mut function = show(config_space, assigned, place)?;
+        let mut virtual_functions = Vec::new();
+        for (assigned, index) in passthrough.virtual_functions(device).zip(0..) {
+            let place = virtual_places.next().ok_or("a guest's bus has no place left for virtual functions")?;
+            let shown = show(config_space, assigned, Bdf::from_u16(place.into()))?;
+            virtual_functions.push(shown.into_virtual(device, index));
+        }
+        function.show_virtual_functions(&virtual_functions);
         functions.push(function);
+        if !virtual_functions.is_empty() {
+            functions.append(&mut virtual_functions);
+            passthrough.set_virtual_functions(config_space, device, 0)?;
+        }
+    }
+    if config.virtual_functions > 0 && functions.iter().all(|function| function.physical().is_none()) {
+        return Err(format!("{CONFIGURATION}: virtual_functions: no device of guest {:?} has any", config.name));
     }
     Ok((prepared, functions))
+}
+
+/// An assigned device as its guest sees it, and in the state that the guest's view says.
+fn show(
+    config_space: &mut MachineConfigSpace,
+    assigned: &AssignedDevice,
+    place: Bdf,
+) -> Result<AssignedFunction, String> {
+    match AssignedFunction::new(config_space, &assigned.function, place, assigned.msi()) {
+        Ok(function) => {
+            function.prepare(config_space);
+            Ok(function)
+        }
+        Err(error) => Err(format!("device {} cannot be shown to a guest: {error}", assigned.address())),
+    }
 }
 
 /// The archive is not needed any more: its memory is free for guests.

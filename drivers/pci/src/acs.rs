@@ -13,7 +13,7 @@ use addr::PciAddress;
 /// function has them, are on. Reads extended configuration space: without it, no function is isolated.
 ///
 /// Nothing here switches them on: firmware that leaves them off makes larger groups, which is safe.
-pub fn peers_are_isolated<C: ConfigSpace>(config: &C, function: PciAddress) -> bool {
+pub fn peers_are_isolated(config: &dyn ConfigSpace, function: PciAddress) -> bool {
     let Some(found) = find_extended_capability(config, function, ACCESS_CONTROL_SERVICES) else { return false };
     let Some(control) = found.offset.checked_add(CONTROL).filter(|offset| *offset < 0x1000) else { return false };
     let wanted = SOURCE_VALIDATION | REQUEST_REDIRECT | COMPLETION_REDIRECT | UPSTREAM_FORWARDING;

@@ -85,7 +85,7 @@ impl Bars {
 /// Reads and sizes the base address registers. Meanwhile the function answers neither in memory nor in I/O space: with all
 /// ones in a register it would answer over other devices. So nothing may use the function now, not even to log, if it
 /// is the console. Every register gets back what it held, then the command register. PCI Local Bus 3.0 section 6.2.5.1.
-pub fn read_bars<C: ConfigSpace>(config: &mut C, function: PciAddress, header_type: HeaderType) -> Bars {
+pub fn read_bars(config: &mut dyn ConfigSpace, function: PciAddress, header_type: HeaderType) -> Bars {
     let count: u8 = match header_type {
         HeaderType::Endpoint => 6,
         HeaderType::Bridge { .. } => 2,
@@ -100,7 +100,7 @@ pub fn read_bars<C: ConfigSpace>(config: &mut C, function: PciAddress, header_ty
 }
 
 /// Reads and sizes the `count` base address registers, at most 6, from `offset` on, with their decoding off.
-pub(crate) fn read_registers<C: ConfigSpace>(config: &mut C, function: PciAddress, offset: u16, count: u8) -> Bars {
+pub(crate) fn read_registers(config: &mut dyn ConfigSpace, function: PciAddress, offset: u16, count: u8) -> Bars {
     let mut slots = [BarSlot::Unimplemented; 6];
     let mut answers = [(0, 0); 6];
     for (answer, index) in answers.iter_mut().zip(0..count) {
@@ -124,7 +124,7 @@ pub(crate) fn read_registers<C: ConfigSpace>(config: &mut C, function: PciAddres
 }
 
 /// What a register holds, and what it answers to all ones.
-fn size_register<C: ConfigSpace>(config: &mut C, function: PciAddress, offset: u16) -> (u32, u32) {
+fn size_register(config: &mut dyn ConfigSpace, function: PciAddress, offset: u16) -> (u32, u32) {
     let value = config.read32(function, offset);
     config.write32(function, offset, u32::MAX);
     let sizing = config.read32(function, offset);

@@ -27,18 +27,17 @@ pub struct ExtendedCapability {
 
 /// The capabilities of a function in the order of the list. Ends after at most 48, and where the list comes back
 /// to one that was there before.
-#[derive(Debug)]
-pub struct Capabilities<'a, C> {
-    config: &'a C,
+pub struct Capabilities<'a> {
+    config: &'a dyn ConfigSpace,
     function: PciAddress,
     next: u8,
     /// One bit for each dword of the first 256 bytes.
     seen: u64,
 }
 
-impl<'a, C: ConfigSpace> Capabilities<'a, C> {
+impl<'a> Capabilities<'a> {
     /// The list of `function`; empty where there is none.
-    pub fn new(config: &'a C, function: PciAddress) -> Self {
+    pub fn new(config: &'a dyn ConfigSpace, function: PciAddress) -> Self {
         let status = config.read16(function, STATUS);
         let layout = config.read8(function, HEADER_TYPE) & HEADER_LAYOUT;
         // A function that is gone answers all ones, with a layout that does not exist.
@@ -51,7 +50,7 @@ impl<'a, C: ConfigSpace> Capabilities<'a, C> {
     }
 }
 
-impl<C: ConfigSpace> Iterator for Capabilities<'_, C> {
+impl Iterator for Capabilities<'_> {
     type Item = Capability;
 
     fn next(&mut self) -> Option<Capability> {
@@ -74,29 +73,28 @@ impl<C: ConfigSpace> Iterator for Capabilities<'_, C> {
 }
 
 /// The first capability with this id.
-pub fn find_capability<C: ConfigSpace>(config: &C, function: PciAddress, id: u8) -> Option<Capability> {
+pub fn find_capability(config: &dyn ConfigSpace, function: PciAddress, id: u8) -> Option<Capability> {
     Capabilities::new(config, function).find(|capability| capability.id == id)
 }
 
 /// The extended capabilities of a PCI Express function in the order of the list. Empty where configuration space ends at
 /// 256; ends after at most 960, and where the list comes back to one that was there before.
-#[derive(Debug)]
-pub struct ExtendedCapabilities<'a, C> {
-    config: &'a C,
+pub struct ExtendedCapabilities<'a> {
+    config: &'a dyn ConfigSpace,
     function: PciAddress,
     next: u16,
     /// One bit for each dword of the 4096 bytes.
     seen: [u64; 16],
 }
 
-impl<'a, C: ConfigSpace> ExtendedCapabilities<'a, C> {
+impl<'a> ExtendedCapabilities<'a> {
     /// The list of `function`, which must be a PCI Express one.
-    pub fn new(config: &'a C, function: PciAddress) -> Self {
+    pub fn new(config: &'a dyn ConfigSpace, function: PciAddress) -> Self {
         Self { config, function, next: FIRST_EXTENDED_OFFSET, seen: [0; 16] }
     }
 }
 
-impl<C: ConfigSpace> Iterator for ExtendedCapabilities<'_, C> {
+impl Iterator for ExtendedCapabilities<'_> {
     type Item = ExtendedCapability;
 
     fn next(&mut self) -> Option<ExtendedCapability> {
@@ -121,11 +119,7 @@ impl<C: ConfigSpace> Iterator for ExtendedCapabilities<'_, C> {
 }
 
 /// The first extended capability with this id.
-pub fn find_extended_capability<C: ConfigSpace>(
-    config: &C,
-    function: PciAddress,
-    id: u16,
-) -> Option<ExtendedCapability> {
+pub fn find_extended_capability(config: &dyn ConfigSpace, function: PciAddress, id: u16) -> Option<ExtendedCapability> {
     ExtendedCapabilities::new(config, function).find(|capability| capability.id == id)
 }
 

@@ -5,13 +5,13 @@ use crate::spec::header::{COMMAND, command};
 use addr::PciAddress;
 
 /// Reads the command register.
-pub fn read_command<C: ConfigSpace>(config: &C, function: PciAddress) -> u16 {
+pub fn read_command(config: &dyn ConfigSpace, function: PciAddress) -> u16 {
     config.read16(function, COMMAND)
 }
 
 /// Sets and clears bits of the command register, and returns what it held before. Nothing is written when nothing
 /// changes.
-pub fn set_command_bits<C: ConfigSpace>(config: &mut C, function: PciAddress, set: u16, clear: u16) -> u16 {
+pub fn set_command_bits(config: &mut dyn ConfigSpace, function: PciAddress, set: u16, clear: u16) -> u16 {
     let before = read_command(config, function);
     let after = (before & !clear) | set;
     if after != before {
@@ -24,14 +24,14 @@ pub fn set_command_bits<C: ConfigSpace>(config: &mut C, function: PciAddress, se
 /// function sent before may still be on its way.
 ///
 /// Returns whether it took effect: a function that keeps the bit must not be trusted to be quiet.
-pub fn disable_bus_mastering<C: ConfigSpace>(config: &mut C, function: PciAddress) -> bool {
+pub fn disable_bus_mastering(config: &mut dyn ConfigSpace, function: PciAddress) -> bool {
     set_command_bits(config, function, 0, command::BUS_MASTER);
     read_command(config, function) & command::BUS_MASTER == 0
 }
 
 /// Lets the function answer in memory and I/O space, without bus mastering and without INTx. Returns what the command
 /// register held before.
-pub fn enable<C: ConfigSpace>(config: &mut C, function: PciAddress) -> u16 {
+pub fn enable(config: &mut dyn ConfigSpace, function: PciAddress) -> u16 {
     set_command_bits(
         config,
         function,
@@ -42,7 +42,7 @@ pub fn enable<C: ConfigSpace>(config: &mut C, function: PciAddress) -> u16 {
 
 /// Lets the function neither answer nor start transactions, nor raise INTx. Returns what the command register held
 /// before.
-pub fn disable<C: ConfigSpace>(config: &mut C, function: PciAddress) -> u16 {
+pub fn disable(config: &mut dyn ConfigSpace, function: PciAddress) -> u16 {
     set_command_bits(
         config,
         function,

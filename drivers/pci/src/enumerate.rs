@@ -8,9 +8,8 @@ use addr::{Bdf, PciAddress};
 ///
 /// Every bus is visited once at most, so the walk ends whatever the bridges say. Right below a PCI Express port only device
 /// 0 is asked: a link has one device, and some answer for all 32 numbers.
-#[derive(Debug)]
-pub struct Functions<'a, C> {
-    config: &'a C,
+pub struct Functions<'a> {
+    config: &'a dyn ConfigSpace,
     segment: u16,
     /// One bit a bus: found, not yet visited; with whether only device 0 can be there.
     waiting: [u64; 4],
@@ -20,9 +19,9 @@ pub struct Functions<'a, C> {
     next_devfn: u16,
 }
 
-impl<'a, C: ConfigSpace> Functions<'a, C> {
+impl<'a> Functions<'a> {
     /// The functions of `segment` that are found from `root_bus`.
-    pub fn new(config: &'a C, segment: u16, root_bus: u8) -> Self {
+    pub fn new(config: &'a dyn ConfigSpace, segment: u16, root_bus: u8) -> Self {
         Self { config, segment, waiting: [0; 4], visited: [0; 4], link: [0; 4], bus: None, next_devfn: 0 }
             .with_root(root_bus)
     }
@@ -52,7 +51,7 @@ impl<'a, C: ConfigSpace> Functions<'a, C> {
     }
 }
 
-impl<C: ConfigSpace> Iterator for Functions<'_, C> {
+impl Iterator for Functions<'_> {
     type Item = FunctionInfo;
 
     fn next(&mut self) -> Option<FunctionInfo> {

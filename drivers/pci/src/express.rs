@@ -61,7 +61,7 @@ pub struct ExpressCapability {
 
 impl ExpressCapability {
     /// Reads the capability at `offset`. One that begins in the last dword has no registers: they read as zero.
-    pub fn read<C: ConfigSpace>(config: &C, function: PciAddress, offset: u8) -> Self {
+    pub fn read(config: &dyn ConfigSpace, function: PciAddress, offset: u8) -> Self {
         let offset16 = u16::from(offset);
         Self {
             offset,
@@ -95,7 +95,7 @@ impl ExpressCapability {
     }
 
     /// Whether the function has started requests that are not completed.
-    pub fn read_transactions_pending<C: ConfigSpace>(&self, config: &C, function: PciAddress) -> bool {
+    pub fn read_transactions_pending(&self, config: &dyn ConfigSpace, function: PciAddress) -> bool {
         match self.register(DEVICE_STATUS) {
             Some(offset) => config.read16(function, offset) & TRANSACTIONS_PENDING != 0,
             None => false,

@@ -29,7 +29,7 @@ pub struct FunctionDescription {
 impl FunctionDescription {
     /// Describes the function at `address`, or `None` if there is none. Sizes its ranges: see [`read_bars`] for what must
     /// not happen meanwhile. Of each capability the first in the list counts.
-    pub fn read<C: ConfigSpace>(config: &mut C, address: PciAddress) -> Option<Self> {
+    pub fn read(config: &mut dyn ConfigSpace, address: PciAddress) -> Option<Self> {
         let info = FunctionInfo::read(config, address)?;
         let bars = read_bars(config, address, info.header_type);
         Some(Self::of(config, info, bars))
@@ -37,8 +37,8 @@ impl FunctionDescription {
 
     /// Describes the virtual function at `address` with the ranges `bars`, which it has of `physical`, whose virtual functions
     /// have `device_id`; `None` if it does not answer. Only reads. PCI Express Base section 9.3.4.
-    pub fn read_virtual<C: ConfigSpace>(
-        config: &C,
+    pub fn read_virtual(
+        config: &dyn ConfigSpace,
         address: PciAddress,
         physical: &FunctionInfo,
         device_id: u16,
@@ -49,7 +49,7 @@ impl FunctionDescription {
     }
 
     /// What the capabilities say.
-    fn of<C: ConfigSpace>(config: &C, info: FunctionInfo, bars: Bars) -> Self {
+    fn of(config: &dyn ConfigSpace, info: FunctionInfo, bars: Bars) -> Self {
         let address = info.address;
         let mut found = Self {
             info,

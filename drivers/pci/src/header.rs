@@ -66,7 +66,7 @@ pub struct FunctionInfo {
 impl FunctionInfo {
     /// Reads the description of the function at `address`, or `None` if there is none: the vendor id is all ones, or 0,
     /// which no vendor has and which some bridges answer for an empty slot.
-    pub fn read<C: ConfigSpace>(config: &C, address: PciAddress) -> Option<Self> {
+    pub fn read(config: &dyn ConfigSpace, address: PciAddress) -> Option<Self> {
         let vendor_id = config.read16(address, VENDOR_ID);
         if vendor_id == 0xFFFF || vendor_id == 0 {
             return None;
@@ -76,8 +76,8 @@ impl FunctionInfo {
 
     /// Reads the description of the virtual function at `address`, or `None` if it does not answer: its own ids are all
     /// ones, so that its command register is asked, of which most bits are 0.
-    pub(crate) fn read_virtual<C: ConfigSpace>(
-        config: &C,
+    pub(crate) fn read_virtual(
+        config: &dyn ConfigSpace,
         address: PciAddress,
         physical: &Self,
         device_id: u16,
@@ -86,7 +86,7 @@ impl FunctionInfo {
         there.then(|| Self::of(config, address, physical.vendor_id, device_id))
     }
 
-    fn of<C: ConfigSpace>(config: &C, address: PciAddress, vendor_id: u16, device_id: u16) -> Self {
+    fn of(config: &dyn ConfigSpace, address: PciAddress, vendor_id: u16, device_id: u16) -> Self {
         let layout = config.read8(address, HEADER_TYPE);
         let header_type = match layout & HEADER_LAYOUT {
             0 => HeaderType::Endpoint,

@@ -22,7 +22,7 @@ pub struct MsiCapability {
 
 impl MsiCapability {
     /// Reads the capability at `offset`, or `None` where it does not fit before offset 256 or counts more than 32.
-    pub fn read<C: ConfigSpace>(config: &C, function: PciAddress, offset: u8) -> Option<Self> {
+    pub fn read(config: &dyn ConfigSpace, function: PciAddress, offset: u8) -> Option<Self> {
         let control = config.read16(function, u16::from(offset) + MESSAGE_CONTROL);
         let exponent = (control >> MSI_MULTIPLE_CAPABLE_SHIFT) & 7;
         let found = Self {
@@ -45,16 +45,16 @@ impl MsiCapability {
     }
 
     /// Stops MSI of the function.
-    pub fn disable<C: ConfigSpace>(&self, config: &mut C, function: PciAddress) {
+    pub fn disable(&self, config: &mut dyn ConfigSpace, function: PciAddress) {
         self.set_control(config, function, false, 1);
     }
 
     /// Lets the function send `vectors` messages (a power of two, 1 to [`Self::vectors`]; more count as that): `data`,
     /// its low bits replaced by the message's number, written to `address`. MSI is disabled while they change. The
     /// address must lie below 4 GiB unless the capability is a 64-bit one; returns whether it could be written.
-    pub fn program<C: ConfigSpace>(
+    pub fn program(
         &self,
-        config: &mut C,
+        config: &mut dyn ConfigSpace,
         function: PciAddress,
         address: u64,
         data: u16,
@@ -90,14 +90,14 @@ impl MsiCapability {
     }
 
     /// Sets the mask bits, one for each vector. Does nothing where there are none.
-    pub fn set_mask<C: ConfigSpace>(&self, config: &mut C, function: PciAddress, bits: u32) {
+    pub fn set_mask(&self, config: &mut dyn ConfigSpace, function: PciAddress, bits: u32) {
         if let Some(register) = self.mask_register() {
             config.write32(function, u16::from(self.offset) + register, bits);
         }
     }
 
     /// So many vectors in use, and enabled or not.
-    fn set_control<C: ConfigSpace>(&self, config: &mut C, function: PciAddress, enabled: bool, vectors: u8) {
+    fn set_control(&self, config: &mut dyn ConfigSpace, function: PciAddress, enabled: bool, vectors: u8) {
         let offset = u16::from(self.offset) + MESSAGE_CONTROL;
         let exponent = vectors.clamp(1, self.vectors).ilog2() as u16;
         let control = config.read16(function, offset) & !(MSI_ENABLE | MSI_MULTIPLE_ENABLE);

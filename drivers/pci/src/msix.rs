@@ -91,7 +91,7 @@ impl MsixCapability {
     ///
     /// # Errors
     /// [`MsixError::Truncated`] or [`MsixError::ReservedBar`].
-    pub fn read<C: ConfigSpace>(config: &C, function: PciAddress, offset: u8) -> Result<Self, MsixError> {
+    pub fn read(config: &dyn ConfigSpace, function: PciAddress, offset: u8) -> Result<Self, MsixError> {
         let start = u16::from(offset);
         if start + u16::from(MSIX_LENGTH) > 0x100 {
             return Err(MsixError::Truncated { offset });
@@ -109,9 +109,9 @@ impl MsixCapability {
 
     /// Enables or disables MSI-X of the function, and masks or unmasks all entries together. While MSI-X is disabled the
     /// function may raise INTx instead. A message sent before the write may still be on its way.
-    pub fn set_control<C: ConfigSpace>(
+    pub fn set_control(
         &self,
-        config: &mut C,
+        config: &mut dyn ConfigSpace,
         function: PciAddress,
         enabled: bool,
         function_masked: bool,

@@ -71,10 +71,10 @@ const READY_LIMIT_US: u64 = 1_000_000;
 /// # Errors
 /// [`ResetError`]; bus mastering is off then too, unless it is [`ResetError::BusMasterStuck`] or
 /// [`ResetError::NotAnEndpoint`].
-pub fn reset_function<C: ConfigSpace>(
-    config: &mut C,
+pub fn reset_function(
+    config: &mut dyn ConfigSpace,
     function: &FunctionDescription,
-    mut now_us: impl FnMut() -> u64,
+    now_us: &mut dyn FnMut() -> u64,
 ) -> Result<ResetMethod, ResetError> {
     let address = function.address();
     if function.info.header_type != HeaderType::Endpoint {
@@ -87,7 +87,7 @@ pub fn reset_function<C: ConfigSpace>(
     let saved = SavedHeader::read(config, address);
     // Requests on their way would be answered to a function that has forgotten them. One that never finishes is reset
     // all the same: that is what mends it.
-    wait_until(&mut now_us, PENDING_LIMIT_US, || !pending(config, function, method));
+    wait_until(now_us, PENDING_LIMIT_US, &mut || !pending(config, function, method));
 
     match method {
         ResetMethod::FunctionLevel => {
@@ -95,14 +95,14 @@ pub fn reset_function<C: ConfigSpace>(
                 let control = config.read16(address, offset);
                 config.write16(address, offset, control | INITIATE_FUNCTION_LEVEL_RESET);
             }
-            pause(&mut now_us, FUNCTION_LEVEL_RESET_US);
+            pause(now_us, FUNCTION_LEVEL_RESET_US);
         }
         ResetMethod::AdvancedFeatures => {
             if let Some(offset) = function.advanced_features {
                 let offset = u16::from(offset) + advanced_features::CONTROL;
                 config.write8(address, offset, advanced_features::INITIATE_RESET);
             }
-            pause(&mut now_us, FUNCTION_LEVEL_RESET_US);
+            pause(now_us, FUNCTION_LEVEL_RESET_US);
         }
         ResetMethod::PowerManagement => {
             for state in [power_management::D3_HOT, 0] {
@@ -113,13 +113,13 @@ pub fn reset_function<C: ConfigSpace>(
                     let value = config.read16(address, offset) & keep | state;
                     config.write16(address, offset, value);
                 }
-                pause(&mut now_us, D3_HOT_US);
+                pause(now_us, D3_HOT_US);
             }
         }
     }
 
     let mut identity = 0;
-    let ready = wait_until(&mut now_us, READY_LIMIT_US, || {
+    let ready = wait_until(now_us, READY_LIMIT_US, &mut || {
         identity = config.read32(address, saved.identity);
         // 0x0001 is "retry" where the root port makes it visible.
         identity as u16 != 0xFFFF && identity as u16 != 0x0001
@@ -132,7 +132,7 @@ pub fn reset_function<C: ConfigSpace>(
 }
 
 /// The best way that the function has.
-fn method<C: ConfigSpace>(config: &C, function: &FunctionDescription) -> Option<ResetMethod> {
+fn method(config: &dyn ConfigSpace, function: &FunctionDescription) -> Option<ResetMethod> {
     let address = function.address();
     if function
         .express
@@ -151,7 +151,7 @@ fn method<C: ConfigSpace>(config: &C, function: &FunctionDescription) -> Option<
     resets.then_some(ResetMethod::PowerManagement)
 }
 
-fn pending<C: ConfigSpace>(config: &C, function: &FunctionDescription, method: ResetMethod) -> bool {
+fn pending(config: &dyn ConfigSpace, function: &FunctionDescription, method: ResetMethod) -> bool {
     let address = function.address();
     match (function.express, method, function.advanced_features) {
         (Some(express), _, _) => express.read_transactions_pending(config, address),
@@ -163,7 +163,7 @@ fn pending<C: ConfigSpace>(config: &C, function: &FunctionDescription, method: R
     }
 }
 
-fn wait_until(now_us: &mut impl FnMut() -> u64, limit_us: u64, mut done: impl FnMut() -> bool) -> bool {
+fn wait_until(now_us: &mut dyn FnMut() -> u64, limit_us: u64, done: &mut dyn FnMut() -> bool) -> bool {
     let start = now_us();
     loop {
         if done() {
@@ -176,8 +176,8 @@ fn wait_until(now_us: &mut impl FnMut() -> u64, limit_us: u64, mut done: impl Fn
     }
 }
 
-fn pause(now_us: &mut impl FnMut() -> u64, us: u64) {
-    wait_until(now_us, us, || false);
+fn pause(now_us: &mut dyn FnMut() -> u64, us: u64) {
+    wait_until(now_us, us, &mut || false);
 }
 
 /// What the firmware set in the header, and a reset forgets.
@@ -192,7 +192,7 @@ struct SavedHeader {
 }
 
 impl SavedHeader {
-    fn read<C: ConfigSpace>(config: &C, address: PciAddress) -> Self {
+    fn read(config: &dyn ConfigSpace, address: PciAddress) -> Self {
         let mut bars = [0; 6];
         for (bar, offset) in bars.iter_mut().zip((BAR0..).step_by(4)) {
             *bar = config.read32(address, offset);
@@ -208,7 +208,7 @@ impl SavedHeader {
     }
 
     /// The addresses first: the function must not answer before it has them.
-    fn restore<C: ConfigSpace>(&self, config: &mut C, address: PciAddress) {
+    fn restore(&self, config: &mut dyn ConfigSpace, address: PciAddress) {
         for (bar, offset) in self.bars.iter().zip((BAR0..).step_by(4)) {
             config.write32(address, offset, *bar);
         }

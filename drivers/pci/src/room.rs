@@ -33,38 +33,40 @@ pub struct Room {
 ///
 /// Only reads. How large the ranges of others are is not asked of them, because they are in use: a range is a multiple of
 /// its size, so it is taken to be as large as its address lets it be.
-pub fn find_room<C: ConfigSpace>(
-    config: &C,
+#[inline(never)]
+pub fn find_room(
+    config: &dyn ConfigSpace,
     functions: &[FunctionInfo],
     near: &FunctionDescription,
     room: &Room,
-    is_free: impl Fn(&Range<u64>) -> bool,
+    is_free: &dyn Fn(&Range<u64>) -> bool,
 ) -> Option<HostPhys> {
-    let windows = match bridges_above(functions, near.address()).next() {
-        Some(bridge) => bridge_windows(config, bridge).map(|(window, prefetchable)| {
-            let fits = window.end <= 1 << 32 || room.is_64_bit;
-            window_if(window, fits && (room.prefetchable || !prefetchable))
-        }),
-        None => [around(near), 0..0],
-    };
-    // Behind a bridge, the second window is the prefetchable one: the better one for what may be there.
-    windows.into_iter().rev().find_map(|window| {
-        let mut start = window.start.checked_next_multiple_of(room.alignment)?;
+    let mut windows = [0..0, around(near)];
+    if let Some(bridge) = bridges_above(functions, near.address()).next() {
+        windows = bridge_windows(config, bridge);
+        // Behind a bridge, the first is the prefetchable one: the better one for what may be there.
+        if let [prefetchable, _] = &mut windows
+            && (!room.prefetchable || !room.is_64_bit && prefetchable.end > 1 << 32)
+        {
+            *prefetchable = 0..0;
+        }
+    }
+    for window in windows {
+        let mut next = window.start;
         for _ in 0..MAXIMUM_TRIES {
-            let end = start.checked_add(room.bytes).filter(|end| *end <= window.end)?;
-            let next = match end_of_claim(config, functions, near, &(start..end)) {
+            let start = next.checked_next_multiple_of(room.alignment)?;
+            let end = start.checked_add(room.bytes)?;
+            if end > window.end {
+                break;
+            }
+            next = match end_of_claim(config, functions, near, &(start..end)) {
+                Some(end) => end,
                 None if is_free(&(start..end)) => return Some(HostPhys::new(start)),
                 None => end,
-                Some(end) => end,
             };
-            start = next.checked_next_multiple_of(room.alignment)?;
         }
-        None
-    })
-}
-
-fn window_if(window: Range<u64>, condition: bool) -> Range<u64> {
-    if condition { window } else { 0..0 }
+    }
+    None
 }
 
 /// What is near the ranges of a function, on the same side of 4 GiB.
@@ -81,28 +83,25 @@ fn memory_ranges(function: &FunctionDescription) -> impl Iterator<Item = (u64, u
     })
 }
 
-/// What a bridge carries down in memory space, and whether it is prefetchable. PCI-to-PCI Bridge Architecture 1.2 sections
+/// What a bridge carries down in memory space: the prefetchable window, and the other. PCI-to-PCI Bridge Architecture 1.2 sections
 /// 3.2.5.6 to 3.2.5.10.
-fn bridge_windows<C: ConfigSpace>(config: &C, bridge: PciAddress) -> [(Range<u64>, bool); 2] {
+fn bridge_windows(config: &dyn ConfigSpace, bridge: PciAddress) -> [Range<u64>; 2] {
     let part = |register| u64::from(config.read16(bridge, register) & WINDOW_ADDRESS) << 16;
     let wide = config.read16(bridge, PREFETCHABLE_BASE) & !WINDOW_ADDRESS == WINDOW_64_BIT;
     let upper = |register| if wide { u64::from(config.read32(bridge, register)) << 32 } else { 0 };
     let window = |base: u64, limit: u64| if limit < base { 0..0 } else { base..(limit | 0xF_FFFF).saturating_add(1) };
     [
-        (window(part(MEMORY_BASE), part(MEMORY_LIMIT)), false),
-        (
-            window(
-                part(PREFETCHABLE_BASE) | upper(PREFETCHABLE_BASE_UPPER),
-                part(PREFETCHABLE_LIMIT) | upper(PREFETCHABLE_LIMIT_UPPER),
-            ),
-            true,
+        window(
+            part(PREFETCHABLE_BASE) | upper(PREFETCHABLE_BASE_UPPER),
+            part(PREFETCHABLE_LIMIT) | upper(PREFETCHABLE_LIMIT_UPPER),
         ),
+        window(part(MEMORY_BASE), part(MEMORY_LIMIT)),
     ]
 }
 
 /// The end of a range of any function that has something in common with `wanted`.
-fn end_of_claim<C: ConfigSpace>(
-    config: &C,
+fn end_of_claim(
+    config: &dyn ConfigSpace,
     functions: &[FunctionInfo],
     near: &FunctionDescription,
     wanted: &Range<u64>,
@@ -124,21 +123,19 @@ fn end_of_claim<C: ConfigSpace>(
             HeaderType::Bridge { .. } => 2,
             HeaderType::Other(_) => 0,
         };
-        let mut values = (BAR0..).step_by(4).take(registers).map(|offset| config.read32(address, offset));
-        while let Some(low) = values.next() {
-            if low & bar::IO != 0 {
-                continue;
-            }
-            let wide = low & bar::MEMORY_TYPE == bar::MEMORY_TYPE_64;
-            let high = if wide { values.next().unwrap_or(0) } else { 0 };
+        // An upper half passes for a range of its own, low in memory, where nobody looks for room.
+        for offset in (BAR0..).step_by(4).take(registers) {
+            let low = config.read32(address, offset);
+            let wide = low & (bar::MEMORY_TYPE | bar::IO) == bar::MEMORY_TYPE_64;
+            let high = if wide { config.read32(address, offset + 4) } else { 0 };
             let start = u64::from(low & !bar::MEMORY_FLAGS) | u64::from(high) << 32;
-            if start != 0 {
+            if low & bar::IO == 0 && start != 0 {
                 note(start..start.saturating_add(start & start.wrapping_neg()));
             }
         }
         let carries = matches!(info.header_type, HeaderType::Bridge { .. });
         if carries && !bridges_above(functions, near.address()).any(|bridge| bridge == address) {
-            bridge_windows(config, address).into_iter().for_each(|(window, _)| note(window));
+            bridge_windows(config, address).into_iter().for_each(&mut note);
         }
     }
     end
@@ -156,7 +153,7 @@ mod tests {
     fn find(config: &mut Fake, near: PciAddress, room: &Room, is_free: impl Fn(&Range<u64>) -> bool) -> Option<u64> {
         let near = FunctionDescription::read(config, near).unwrap();
         let functions: Vec<_> = Functions::new(config, 0, 0).collect();
-        let found = find_room(config, &functions, &near, room, is_free);
+        let found = find_room(config, &functions, &near, room, &is_free);
         found.map(HostPhys::as_u64)
     }
 

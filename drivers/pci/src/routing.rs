@@ -18,7 +18,8 @@ pub enum Routing {
 
 /// Lets the port `above`, right above `function`, reach all functions of its device if both can do that, and says what is
 /// reached then. The functions of device 0 are reached in either way.
-pub fn open_routing<C: ConfigSpace>(config: &mut C, above: Option<PciAddress>, function: PciAddress) -> Routing {
+#[inline(never)]
+pub fn open_routing(config: &mut dyn ConfigSpace, above: Option<PciAddress>, function: PciAddress) -> Routing {
     let Some(port) = above else { return Routing::Bus };
     let opened = find_extended_capability(config, function, ALTERNATIVE_ROUTING_ID)
         .and_then(|_| find_capability(config, port, id::PCI_EXPRESS))

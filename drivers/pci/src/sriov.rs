@@ -71,7 +71,8 @@ pub struct Sriov {
 impl Sriov {
     /// Finds the virtual functions of `function`, a PCI Express one; `None` if it can have none. Only reads, to be done before
     /// the function is reset: where the firmware has placed their ranges is forgotten with that.
-    pub fn find<C: ConfigSpace>(config: &C, function: PciAddress) -> Option<Self> {
+    #[inline(never)]
+    pub fn find(config: &dyn ConfigSpace, function: PciAddress) -> Option<Self> {
         let found = find_extended_capability(config, function, SINGLE_ROOT_IO_VIRTUALIZATION)?;
         let offset = Some(found.offset).filter(|offset| *offset <= 0x1000 - LENGTH)?;
         let mut registers = [0; 6];
@@ -87,7 +88,8 @@ impl Sriov {
     ///
     /// # Errors
     /// [`SriovError`].
-    pub fn prepare<C: ConfigSpace>(&mut self, config: &mut C, count: u16, routing: Routing) -> Result<(), SriovError> {
+    #[inline(never)]
+    pub fn prepare(&mut self, config: &mut dyn ConfigSpace, count: u16, routing: Routing) -> Result<(), SriovError> {
         if routing == Routing::Alternative {
             self.ari = ARI_CAPABLE_HIERARCHY;
         }
@@ -131,6 +133,7 @@ impl Sriov {
 
     /// The ranges of virtual function `index`; those of the first one begin where the registers say. A range that would be
     /// beyond all addresses is missing.
+    #[inline(never)]
     pub fn bars(&self, index: u16) -> Bars {
         Bars::new([0, 1, 2, 3, 4, 5].map(|register| match self.bars.slot(register) {
             BarSlot::Range(Bar::Memory { address, size, prefetchable, is_64_bit }) => {
@@ -144,6 +147,7 @@ impl Sriov {
     }
 
     /// Puts the ranges of base address register `register` at `address`, from the next [`Self::enable`] on.
+    #[inline(never)]
     pub fn set_address(&mut self, register: u8, address: HostPhys) {
         let mut slots = [0, 1, 2, 3, 4, 5].map(|register| self.bars.slot(register));
         let mut values = self.registers.iter_mut().skip(register.into());
@@ -166,7 +170,8 @@ impl Sriov {
     ///
     /// # Errors
     /// [`SriovError::NotAsWritten`]; they are off then.
-    pub fn enable<C: ConfigSpace>(&self, config: &mut C, count: u16) -> Result<(), SriovError> {
+    #[inline(never)]
+    pub fn enable(&self, config: &mut dyn ConfigSpace, count: u16) -> Result<(), SriovError> {
         self.set_up(config, count);
         for (register, wanted) in [(NUM_VFS, count), (FIRST_VF_OFFSET, self.first), (VF_STRIDE, self.stride)] {
             // The stride means nothing to a single one.
@@ -192,12 +197,12 @@ impl Sriov {
     }
 
     /// Switches the virtual functions off: there are none, and what they were doing is forgotten. See [`DISABLING_US`].
-    pub fn disable<C: ConfigSpace>(&self, config: &mut C) {
+    pub fn disable(&self, config: &mut dyn ConfigSpace) {
         self.write(config, CONTROL, self.ari);
     }
 
     /// Writes all but whether they are enabled, which a reset has cleared.
-    fn set_up<C: ConfigSpace>(&self, config: &mut C, count: u16) {
+    fn set_up(&self, config: &mut dyn ConfigSpace, count: u16) {
         self.disable(config);
         config.write32(self.function, self.offset + SYSTEM_PAGE_SIZE, PAGE_4_KIB);
         for (value, register) in self.registers.iter().zip((VF_BAR0..).step_by(4)) {
@@ -206,11 +211,11 @@ impl Sriov {
         self.write(config, NUM_VFS, count);
     }
 
-    fn read<C: ConfigSpace>(&self, config: &C, register: u16) -> u16 {
+    fn read(&self, config: &dyn ConfigSpace, register: u16) -> u16 {
         config.read16(self.function, self.offset + register)
     }
 
-    fn write<C: ConfigSpace>(&self, config: &mut C, register: u16, value: u16) {
+    fn write(&self, config: &mut dyn ConfigSpace, register: u16, value: u16) {
         config.write16(self.function, self.offset + register, value);
     }
 }

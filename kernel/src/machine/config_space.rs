@@ -13,6 +13,7 @@ const CONFIG_DATA: u16 = 0xcfc;
 const BUS_BYTES: u64 = 1 << 20;
 
 struct Window {
+    address: HostPhys,
     memory: DeviceMemory,
     segment: u16,
     buses: (u8, u8),
@@ -40,9 +41,10 @@ impl MachineConfigSpace {
         for window in ecam {
             let buses = u64::from(window.buses.1 - window.buses.0) + 1;
             // The address in the table is that of bus 0, whichever bus is the first.
-            let first = window.address.as_u64().checked_add(u64::from(window.buses.0) * BUS_BYTES);
-            match first.map(|first| DeviceMemory::map(HostPhys::new(first), buses * BUS_BYTES)) {
-                Some(Ok(memory)) => windows.push(Window { memory, segment: window.segment, buses: window.buses }),
+            let first = window.address.checked_add(u64::from(window.buses.0) * BUS_BYTES);
+            let Ecam { segment, buses: numbers, .. } = *window;
+            match first.map(|address| (address, DeviceMemory::map(address, buses * BUS_BYTES))) {
+                Some((address, Ok(memory))) => windows.push(Window { address, memory, segment, buses: numbers }),
                 _ => log::warn!("configuration space at {} of segment {} is left out", window.address, window.segment),
             }
         }
@@ -58,6 +60,14 @@ impl MachineConfigSpace {
             }
         }
         segments
+    }
+
+    /// Whether a part of configuration space is in this range of memory.
+    pub fn overlap(&self, start: u64, end: u64) -> bool {
+        self.windows.iter().any(|window| {
+            let first = window.address.as_u64();
+            start < first.saturating_add(window.memory.bytes()) && first < end
+        })
     }
 
     /// Selects a register by the ports, if they reach it.

@@ -42,7 +42,7 @@ pub struct Passthrough {
     pub(super) faults: u64,
     pub(super) quarantined: usize,
     dmar: Option<Dmar<'static>>,
-    functions: Vec<FunctionInfo>,
+    pub(super) functions: Vec<FunctionInfo>,
     domains: Vec<(u8, Domain)>,
     next_domain: u16,
 }
@@ -98,44 +98,56 @@ impl Passthrough {
         Ok(chosen)
     }
 
-    /// Moves `address` into guest `guest` with `memory`.
+    /// Moves `address` into guest `guest` with `memory`, and `virtual_functions` virtual functions with it if it can have any. They
+    /// are switched on then, to be looked at: [`Self::set_virtual_functions`] is next.
     pub fn assign(
         &mut self,
         config: &mut MachineConfigSpace,
         address: PciAddress,
         guest: u8,
         memory: &GuestMemory,
+        virtual_functions: u16,
     ) -> Result<(), String> {
-        let refuse = |why: String| format!("device {address} cannot be assigned: {why}");
+        let done = self.try_assign(config, address, guest, memory, virtual_functions);
+        done.map_err(|why| format!("device {address} cannot be assigned: {why}"))
+    }
+
+    fn try_assign(
+        &mut self,
+        config: &mut MachineConfigSpace,
+        address: PciAddress,
+        guest: u8,
+        memory: &GuestMemory,
+        virtual_functions: u16,
+    ) -> Result<(), String> {
         self.units.recover();
         let bridges = Bridges(&self.functions);
-        let dmar = self.dmar.as_ref().ok_or_else(|| refuse("no usable DMAR table".to_string()))?;
-        let base = self.units.serving(dmar, address, &bridges).map_err(refuse)?;
-        let requester_ids = pci::requester_ids(&self.functions, address)
-            .ok_or_else(|| refuse("the bridges above it make no sense".to_string()))?;
+        let dmar = self.dmar.as_ref().ok_or("no usable DMAR table")?;
+        let base = self.units.serving(dmar, address, &bridges)?;
+        let requester_ids = pci::requester_ids(&self.functions, address).ok_or("the bridges above it make no sense")?;
         if !pci::disable_bus_mastering(config, address) {
-            return Err(refuse("its bus mastering stays on".to_string()));
+            return Err("its bus mastering stays on".to_string());
         }
-        let function =
-            FunctionDescription::read(config, address).ok_or_else(|| refuse("it does not answer".to_string()))?;
+        let function = FunctionDescription::read(config, address).ok_or("it does not answer")?;
         if let Some(register) = function.bars.invalid() {
-            return Err(refuse(format!("its base address register {register} makes no sense")));
+            return Err(format!("its base address register {register} makes no sense"));
         }
-        self.check_ranges(&function).map_err(refuse)?;
-        match pci::reset_function(config, &function, || time::ticks_to_us(time::ticks())) {
+        self.check_ranges(&function)?;
+        let sriov = pci::Sriov::find(config, address).filter(|_| virtual_functions > 0 && function.express.is_some());
+        match pci::reset_function(config, &function, &mut || time::ticks_to_us(time::ticks())) {
             Ok(method) => log::info!("device {address}: reset ({method:?})"),
             // The best that it has is that nothing of it runs: bus mastering is off, and the guest's driver resets it.
             Err(pci::ResetError::NoMethod) => log::warn!("device {address}: it has no reset of its own"),
-            Err(error) => return Err(refuse(format!("{error}"))),
+            Err(error) => return Err(error.to_string()),
         }
         pci::enable(config, address);
-        let unit = self.units.at(base).ok_or_else(|| refuse("its unit is gone".to_string()))?;
+        let unit = self.units.at(base).ok_or("its unit is gone")?;
         let known = self.domains.iter().find(|(owner, domain)| *owner == guest && domain.unit == base);
         let (id, root, levels) = match known {
             Some((_, domain)) => (domain.id, domain.root(), domain.levels),
             None => {
                 let id = DomainId(self.next_domain);
-                let domain = Domain::new(unit, id, memory).map_err(refuse)?;
+                let domain = Domain::new(unit, id, memory)?;
                 let new = (domain.id, domain.root(), domain.levels);
                 self.next_domain += 1;
                 self.domains.push((guest, domain));
@@ -143,18 +155,21 @@ impl Passthrough {
             }
         };
         for source in requester_ids.as_slice() {
-            unit.unit
-                .assign(&mut unit.tables, *source, id, root, levels)
-                .map_err(|error| refuse(format!("{error}")))?;
+            unit.unit.assign(&mut unit.tables, *source, id, root, levels).map_err(|error| error.to_string())?;
         }
-        let device = AssignedDevice::new(function, guest, requester_ids, unit, id).map_err(refuse)?;
+        let device = AssignedDevice::new(function, guest, requester_ids, unit, id)?;
         // A bridge carries DMA and messages up only while its own bus mastering is on, and firmware may leave that off.
         for bridge in pci::bridges_above(&self.functions, address) {
             pci::set_command_bits(config, bridge, pci::spec::header::command::BUS_MASTER, 0);
         }
         log::info!("device {address}: to guest {guest}, domain {id} of the unit at {base}, {} levels", levels.count());
         self.devices.push(device);
-        Ok(())
+        match sriov {
+            Some(sriov) => self
+                .add_virtual_functions(config, sriov, address, virtual_functions, (root, levels))
+                .map_err(|why| format!("its virtual functions: {why}")),
+            None => Ok(()),
+        }
     }
 
     /// A function's ranges must be its own: whole pages that are nobody's memory.
@@ -162,21 +177,20 @@ impl Passthrough {
         for (register, bar) in function.bars.iter() {
             if let pci::Bar::Memory { address, size, .. } = bar {
                 let (start, end) = (address.as_u64(), address.as_u64().saturating_add(size));
-                if self.units.overlap(start, end)
-                    || INTERRUPT_CONTROLLERS.start < end && start < INTERRUPT_CONTROLLERS.end
-                {
+                if self.has_machines_registers(start, end) {
                     return Err(format!("its base address register {register} covers the machine's own registers"));
                 }
-                let mut frames = frames();
-                let free_of_memory = (start..end)
-                    .step_by(PAGE_SIZE as usize)
-                    .all(|page| frames.table().owner(HostPhys::new(page)) == Owner::Reserved);
-                if start == 0 || !free_of_memory {
+                if start == 0 || has_memory(start, end) {
                     return Err(format!("its base address register {register} has no place of its own ({address})"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether remapping units or interrupt controllers have registers in a range.
+    pub(super) fn has_machines_registers(&self, start: u64, end: u64) -> bool {
+        self.units.overlap(start, end) || INTERRUPT_CONTROLLERS.start < end && start < INTERRUPT_CONTROLLERS.end
     }
 
     /// Brings the units up to interrupt remapping, and firmware's devices to their reserved memory.
@@ -204,6 +218,9 @@ impl Passthrough {
         if device.quarantined {
             return Err("it is quarantined".to_string());
         }
+        if device.absent {
+            return Err("it is switched off".to_string());
+        }
         let unit = self.units.at(device.unit).ok_or("its unit is out of use")?;
         Ok((device, unit))
     }
@@ -229,7 +246,7 @@ impl Passthrough {
     /// Resets an assigned device whose guest has asked for it, with its MSI and MSI-X off.
     pub fn reset(&mut self, config: &mut MachineConfigSpace, address: PciAddress) -> Result<(), String> {
         let (device, unit) = self.in_service(address)?;
-        let reset = pci::reset_function(config, &device.function, || time::ticks_to_us(time::ticks()));
+        let reset = pci::reset_function(config, &device.function, &mut || time::ticks_to_us(time::ticks()));
         device.after_reset(unit)?;
         reset.map(|_| ()).map_err(|error| error.to_string())
     }
@@ -249,14 +266,18 @@ impl Passthrough {
 
     /// Takes all devices from a guest that has ended.
     pub fn release(&mut self, config: &mut MachineConfigSpace, guest: u8) {
-        let (released, kept) = core::mem::take(&mut self.devices).into_iter().partition(|device| device.guest == guest);
-        self.devices = kept;
-        let released: Vec<AssignedDevice> = released;
-        for mut device in released {
+        // Virtual functions first: without their physical one they are not there.
+        while let Some(last) = self.devices.iter().rposition(|device| device.guest == guest) {
+            let mut device = self.devices.remove(last);
             let address = device.address();
-            pci::disable_bus_mastering(config, address);
-            if let Some(msi) = device.function.msi {
-                msi.disable(config, address);
+            if !device.absent {
+                pci::disable_bus_mastering(config, address);
+                if let Some(msi) = device.function.msi {
+                    msi.disable(config, address);
+                }
+            }
+            if let Some(virtual_functions) = &device.virtual_functions {
+                virtual_functions.sriov.disable(config);
             }
             let Some(unit) = self.units.at(device.unit) else { continue };
             for source in device.requester_ids.as_slice() {
@@ -265,16 +286,18 @@ impl Passthrough {
                 }
             }
             device.release_messages(unit);
-            if let Err(error) = pci::reset_function(config, &device.function, || time::ticks_to_us(time::ticks())) {
+            if device.physical.is_some() {
+                continue;
+            }
+            if let Err(error) = pci::reset_function(config, &device.function, &mut || time::ticks_to_us(time::ticks()))
+            {
                 log::warn!("device {address}: not reset: {error}");
             }
             log::info!("device {address}: taken from guest {guest}");
         }
         // What the devices reached must not be found again under the guest's number.
-        let (ended, kept) = core::mem::take(&mut self.domains).into_iter().partition(|(owner, _)| *owner == guest);
-        self.domains = kept;
-        let ended: Vec<(u8, Domain)> = ended;
-        for (_, domain) in ended {
+        while let Some(last) = self.domains.iter().rposition(|(owner, _)| *owner == guest) {
+            let (_, domain) = self.domains.remove(last);
             let id = domain.id;
             let Some(unit) = self.units.at(domain.unit) else { continue };
             if let Err(why) = domain.destroy(unit) {
@@ -325,6 +348,13 @@ impl Passthrough {
         let entry = entry.map_err(|error| format!("{error}"))?;
         if io_apics.write(&line, entry) { Ok(()) } else { Err("its pin is not there".to_string()) }
     }
+}
+
+/// Whether anybody's memory is in a range.
+pub(super) fn has_memory(start: u64, end: u64) -> bool {
+    let mut frames = frames();
+    let mut pages = (start..end).step_by(PAGE_SIZE as usize);
+    pages.any(|page| frames.table().owner(HostPhys::new(page)) != Owner::Reserved)
 }
 
 /// Tells what is odd in the firmware's table.

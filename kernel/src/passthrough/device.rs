@@ -5,6 +5,7 @@ use crate::cpu::local_apic;
 use crate::machine::device_memory::DeviceMemory;
 use crate::passthrough::messages::{Messages, Routed, Target};
 use crate::passthrough::units::RemappingUnit;
+use crate::passthrough::virtual_functions::VirtualFunctions;
 use crate::vcpu::notification::InterruptFormat;
 use crate::vm::pci::DeviceMessage;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
@@ -46,6 +47,12 @@ pub struct AssignedDevice {
     pub domain: DomainId,
     /// Whether it was taken out of service.
     pub quarantined: bool,
+    /// The virtual functions that it has for its guest.
+    pub virtual_functions: Option<VirtualFunctions>,
+    /// The physical function that it belongs to, if it is a virtual one.
+    pub physical: Option<PciAddress>,
+    /// It is a virtual function that is switched off: nothing of it is touched.
+    pub absent: bool,
     table: Option<MsixTableDriver<Table>>,
     /// What of its registers the guest reaches through the hypervisor only: where it begins, and the memory.
     trapped: Vec<(HostPhys, DeviceMemory)>,
@@ -99,7 +106,23 @@ impl AssignedDevice {
             );
         }
         let (unit, quarantined) = (base, false);
-        Ok(Self { function, guest, requester_ids, unit, domain, quarantined, table, trapped, messages, msi, logged: 0 })
+        let (virtual_functions, physical, absent, logged) = (None, None, false, 0);
+        Ok(Self {
+            function,
+            guest,
+            requester_ids,
+            unit,
+            domain,
+            quarantined,
+            virtual_functions,
+            physical,
+            absent,
+            table,
+            trapped,
+            messages,
+            msi,
+            logged,
+        })
     }
 
     /// What it is to send when its guest uses MSI; `None` if it cannot.
@@ -160,12 +183,15 @@ impl AssignedDevice {
         guest_vector: Vector,
     ) -> Result<(), String> {
         let target = self.target(unit, vcpu)?;
-        let table = self.table.as_mut().ok_or("it has no MSI-X table")?;
+        if self.table.is_none() {
+            return Err("it has no MSI-X table".to_string());
+        }
         let routed = self.messages.route(&mut unit.unit, &mut unit.tables, &target, entry, guest_vector)?;
         if let Routed::New { message, index, vector } = routed {
-            table.program(entry, message.address, message.data);
-            if self.logged < LOGGED {
-                self.logged += 1;
+            if let Some(table) = self.live_table() {
+                table.program(entry, message.address, message.data);
+            }
+            if self.may_log() {
                 let way = vector.map_or("the unit's posting".to_string(), |vector| format!("vector {:#x}", vector.0));
                 let (address, guest) = (self.function.address(), self.guest);
                 log::info!(
@@ -174,7 +200,9 @@ impl AssignedDevice {
                 );
             }
         }
-        table.set_masked(entry, false);
+        if let Some(table) = self.live_table() {
+            table.set_masked(entry, false);
+        }
         Ok(())
     }
 
@@ -188,17 +216,33 @@ impl AssignedDevice {
     ) -> Result<(), String> {
         let target = self.target(unit, vcpu)?;
         self.messages.route_msi(&mut unit.unit, &mut unit.tables, &target, vectors, guest_vector)?;
-        if self.logged < LOGGED {
-            self.logged += 1;
+        if self.may_log() {
             let (address, guest) = (self.function.address(), self.guest);
             log::info!("{address}: MSI of {vectors} vectors to guest {guest} from vector {:#x}", guest_vector.0);
         }
         Ok(())
     }
 
+    /// Whether one more line about it may be logged.
+    pub fn may_log(&mut self) -> bool {
+        let may = self.logged < LOGGED;
+        self.logged += u16::from(may);
+        may
+    }
+
+    /// The real MSI-X table, while it is there.
+    fn live_table(&mut self) -> Option<&mut MsixTableDriver<Table>> {
+        self.table.as_mut().filter(|_| !self.absent)
+    }
+
+    /// Whether its MSI-X table, if it has one, answers where it should be, just after it was cleared.
+    pub fn answers(&self) -> bool {
+        self.table.as_ref().is_none_or(MsixTableDriver::is_clear)
+    }
+
     /// Masks MSI-X `entry`; its way stays for the next time.
     pub fn mask(&mut self, entry: u16) {
-        if let Some(table) = &mut self.table {
+        if let Some(table) = self.live_table() {
             table.set_masked(entry, true);
             self.messages.masked(entry);
         }
@@ -206,7 +250,7 @@ impl AssignedDevice {
 
     /// Masks all entries of the MSI-X table, which a reset has cleared.
     pub fn after_reset(&mut self, unit: &mut RemappingUnit) -> Result<(), String> {
-        if let Some(table) = &mut self.table {
+        if let Some(table) = self.live_table() {
             table.mask_and_clear_all();
         }
         self.messages.table_cleared(&mut unit.unit, &mut unit.tables)
@@ -214,7 +258,7 @@ impl AssignedDevice {
 
     /// Masks all entries and gives all ways back. MSI is off.
     pub fn release_messages(&mut self, unit: &mut RemappingUnit) {
-        if let Some(table) = &mut self.table {
+        if let Some(table) = self.live_table() {
             table.mask_and_clear_all();
         }
         if let Err(why) = self.messages.release(&mut unit.unit, &mut unit.tables) {

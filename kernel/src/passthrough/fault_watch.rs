@@ -10,7 +10,7 @@ const LOGGED: u32 = 8;
 pub const DEFAULT_LIMIT: u32 = 64;
 /// Devices that are watched at the same time. More than are assigned; a table that forged requester ids fill up
 /// forgets the device that has been quiet for longest.
-const DEVICES: usize = 16;
+const DEVICES: usize = 144;
 
 /// What to do about one fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -47,31 +47,44 @@ impl Passthrough {
                 }
             }
         }
-        ended.into_iter().filter_map(|source| self.quarantine(config, source)).collect()
+        let mut quarantined = Vec::new();
+        for source in ended {
+            self.quarantine(config, source, &mut quarantined);
+        }
+        quarantined
     }
 
-    /// Takes the device behind a requester id out of service for good: it reaches nothing, and may not even try.
-    fn quarantine(&mut self, config: &mut MachineConfigSpace, source: Bdf) -> Option<PciAddress> {
-        let mut known = self.devices.iter_mut();
+    /// Takes the device behind a requester id out of service for good, and the virtual functions that it has: it reaches
+    /// nothing, and may not even try.
+    fn quarantine(&mut self, config: &mut MachineConfigSpace, source: Bdf, ended: &mut Vec<PciAddress>) {
+        let mut known = self.devices.iter();
         let Some(device) = known.find(|device| device.requester_ids.as_slice().contains(&source)) else {
             log::error!("{source}: a storm of faults from a device that nobody was given");
-            return None;
+            return;
         };
-        device.quarantined = true;
-        self.quarantined += 1;
-        let address = device.address();
-        let silent = pci::disable_bus_mastering(config, address);
-        if let Some(unit) = self.units.at(device.unit) {
-            for source in device.requester_ids.as_slice() {
-                if let Err(error) = unit.unit.clear(&mut unit.tables, *source) {
-                    log::error!("device {address}: {error}");
-                }
+        let meant = device.address();
+        // Virtual functions stand behind their physical one.
+        for device in self.devices.iter_mut().rev() {
+            let address = device.address();
+            let is_its = device.physical == Some(meant) && !device.absent;
+            if device.quarantined || address != meant && !is_its {
+                continue;
             }
-            device.release_messages(unit);
+            device.quarantined = true;
+            self.quarantined += 1;
+            let silent = device.absent || pci::disable_bus_mastering(config, address);
+            if let Some(unit) = self.units.at(device.unit) {
+                for source in device.requester_ids.as_slice() {
+                    if let Err(error) = unit.unit.clear(&mut unit.tables, *source) {
+                        log::error!("device {address}: {error}");
+                    }
+                }
+                device.release_messages(unit);
+            }
+            let how = if silent { "bus mastering off" } else { "bus mastering cannot be turned off" };
+            log::error!("device {address}: too many faults: quarantined ({how}, context entry cleared)");
+            ended.push(address);
         }
-        let how = if silent { "bus mastering off" } else { "bus mastering cannot be turned off" };
-        log::error!("device {address}: too many faults: quarantined ({how}, context entry cleared)");
-        Some(address)
     }
 
     /// Faults that the units have recorded so far.

@@ -10,3 +10,4 @@ pub mod messages;
 pub mod reserved_memory;
 pub mod selection;
 pub mod units;
+pub mod virtual_functions;

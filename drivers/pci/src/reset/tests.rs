@@ -32,7 +32,7 @@ fn clock() -> impl FnMut() -> u64 {
 fn reset(config: &mut Fake) -> Result<ResetMethod, ResetError> {
     let function = FunctionDescription::read(config, at(0, 3, 0)).unwrap();
     config.writes.clear();
-    reset_function(config, &function, clock())
+    reset_function(config, &function, &mut clock())
 }
 
 #[test]
@@ -107,12 +107,12 @@ fn a_virtual_function_is_back_when_its_command_register_answers() {
     config.add(at(0, 3, 0)).word(0, 0xFFFF).word(2, 0xFFFF).allow(0x10, 0, 4);
     let info = crate::FunctionInfo { address: at(0, 3, 0), ..physical.info };
     let function = FunctionDescription { info, ..physical };
-    assert_eq!(reset_function(&mut config, &function, clock()), Ok(ResetMethod::FunctionLevel));
+    assert_eq!(reset_function(&mut config, &function, &mut clock()), Ok(ResetMethod::FunctionLevel));
     config.add(at(0, 3, 0)).on_write = Some(Box::new(|function, offset, value| {
         if offset == 0xE8 && value & 0x8000 != 0 {
             function.word(4, 0xFFFF).word(6, 0xFFFF);
         }
     }));
     let gone = ResetError::NotReady { vendor_and_device_id: u32::MAX };
-    assert_eq!(reset_function(&mut config, &function, clock()), Err(gone));
+    assert_eq!(reset_function(&mut config, &function, &mut clock()), Err(gone));
 }

@@ -9,6 +9,7 @@ use super::express::GuestExpress;
 use super::lanes::Lanes;
 use super::msi::GuestMsi;
 use super::msix_table::MsixTable;
+use super::sriov::GuestSriov;
 use ::pci::spec::capability::{FIRST_EXTENDED_OFFSET, power_management};
 use ::pci::spec::header::command::BUS_MASTER;
 use ::pci::spec::header::{
@@ -18,12 +19,15 @@ use ::pci::spec::header::{
 use ::pci::spec::msi::{MSI_ENABLE, MSIX_ENABLE, MSIX_FUNCTION_MASK};
 use ::pci::{Bar, ConfigSpace, FunctionDescription, HeaderType, MsixCapability, MsixError, Width};
 use addr::{Bdf, HostPhys, PciAddress};
+use alloc::boxed::Box;
 use core::fmt;
 
 mod decoding;
 mod trapped;
+mod virtual_function;
 
 pub use trapped::{TrappedRead, TrappedWrite};
+use virtual_function::VirtualFunction;
 
 /// Why a function cannot be shown to a guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +70,9 @@ pub struct AssignedFunction {
     express: Option<GuestExpress>,
     msi: Option<GuestMsi>,
     msix: Option<Msix>,
+    /// The virtual functions that it shows.
+    sriov: Option<Box<GuestSriov>>,
+    virtual_function: Option<VirtualFunction>,
 }
 
 #[derive(Debug)]
@@ -80,6 +87,7 @@ impl AssignedFunction {
     ///
     /// # Errors
     /// [`AssignError`].
+    #[inline(never)]
     pub fn new<C: ConfigSpace>(
         config: &C,
         description: &FunctionDescription,
@@ -120,6 +128,8 @@ impl AssignedFunction {
             express: description.express.map(|express| GuestExpress::new(config, host, express)),
             msi: description.msi.zip(msi).map(|(capability, message)| GuestMsi::new(capability, message)),
             msix,
+            sriov: None,
+            virtual_function: None,
         })
     }
 
@@ -148,6 +158,7 @@ impl AssignedFunction {
             msix.capability.set_control(config, self.host, msix.table.enabled(), true);
         }
         self.stop_guest_messages(config, effects);
+        self.hide_virtual_functions(GuestSriov::switch_off, effects);
     }
 
     /// Stops MSI and MSI-X, the real ones first.
@@ -171,12 +182,22 @@ impl AssignedFunction {
     /// The guest resets the function: all that it has set is as at the start. Its ranges have no addresses then, as on
     /// hardware; what stands behind them is taken away with the decoding.
     fn reset<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
+        self.forget(config, effects);
+        // The ranges of a virtual function are its physical one's.
+        if self.virtual_function.is_none() {
+            for index in 0..6 {
+                self.bars.write(index, 0);
+            }
+        }
+        self.hide_virtual_functions(GuestSriov::reset, effects);
+        self.effect(PciEffectKind::Reset, effects);
+    }
+
+    /// All that the guest has set is as at the start, but for addresses.
+    fn forget<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
         self.stop_messages(config, effects);
         self.command.reset();
         config.write16(self.host, COMMAND, self.command.real());
-        for index in 0..6 {
-            self.bars.write(index, 0);
-        }
         self.interrupt_line = 0xFF;
         self.power_state = 0;
         if let Some(msix) = &mut self.msix {
@@ -188,7 +209,6 @@ impl AssignedFunction {
         if let Some(express) = &mut self.express {
             express.reset();
         }
-        self.effect(PciEffectKind::Reset, effects);
     }
 
     /// The real function.
@@ -243,11 +263,14 @@ impl AssignedFunction {
             CACHE_LINE_SIZE => {
                 config.read32(self.host, CACHE_LINE_SIZE) & 0x00FF_FFFF & !(u32::from(HEADER_MULTI_FUNCTION) << 16)
             }
-            0x10..0x28 => self.bars.read(bar_index(offset)),
+            0x10..0x28 if self.virtual_function.is_none() => self.bars.read(bar_index(offset)),
             CAPABILITIES_POINTER => self.capabilities.first().into(),
             // Interrupt pin 0: there is no INTx.
             INTERRUPT_LINE => self.interrupt_line.into(),
-            FIRST_EXTENDED_OFFSET.. => self.capabilities.read_extended(config, self.host, offset),
+            FIRST_EXTENDED_OFFSET.. => match (&self.sriov, self.sriov_register(offset)) {
+                (Some(sriov), Some(register)) => sriov.read(register),
+                (sriov, _) => self.capabilities.read_extended(config, self.host, offset, sriov.is_some()),
+            },
             0x40.. => self.capabilities.at(offset).map_or(0, |visible| self.read_capability(config, visible, offset)),
             _ => 0,
         }
@@ -297,7 +320,7 @@ impl AssignedFunction {
                 }
                 true
             }
-            0x10..0x28 => {
+            0x10..0x28 if self.virtual_function.is_none() => {
                 let index = bar_index(lanes.dword);
                 self.bars.write(index, lanes.merge(self.bars.read(index), value));
                 true
@@ -310,7 +333,13 @@ impl AssignedFunction {
                 Some(visible) => self.write_capability(config, &visible, lanes, value, effects),
                 None => false,
             },
-            _ => false,
+            at => match self.sriov_register(at) {
+                Some(register) => {
+                    self.write_sriov(register, lanes, value, effects);
+                    true
+                }
+                None => false,
+            },
         }
     }
 

@@ -8,12 +8,13 @@ use super::host_bridge;
 use super::lanes::Lanes;
 use super::{AssignedFunction, TrappedRead, TrappedWrite};
 use ::pci::{ConfigSpace, Width};
-use addr::{Bdf, GuestPhys};
+use addr::{Bdf, GuestPhys, PciAddress};
+use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-/// How many functions one guest can be handed.
-pub const MAX_FUNCTIONS: usize = 8;
+/// How many functions one guest can be handed, virtual ones among them.
+pub const MAX_FUNCTIONS: usize = 8 + 128;
 
 /// The slot of the host bridge.
 const HOST_BRIDGE: Bdf = Bdf::from_u16(0);
@@ -36,7 +37,7 @@ const SMALL: u64 = 64 << 20;
 /// Why a function cannot be put on the bus.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BusError {
-    /// Not a slot that a guest finds: bus 0, devices 1 to 31, function 0.
+    /// Not a slot that a guest finds: bus 0, devices 1 to 31, function 0, or any function for a virtual one.
     BadSlot(Bdf),
     /// Another function is there.
     SlotTaken(Bdf),
@@ -69,7 +70,7 @@ impl core::error::Error for BusError {}
 pub struct GuestPciBus {
     space: GuestAddressSpace,
     address: u32,
-    functions: [Option<AssignedFunction>; MAX_FUNCTIONS],
+    functions: Vec<AssignedFunction>,
 }
 
 impl GuestPciBus {
@@ -84,57 +85,74 @@ impl GuestPciBus {
     /// [`BusError`]; the guest's view is dropped then, and the real function is as it was.
     pub fn add(&mut self, mut function: AssignedFunction) -> Result<(), BusError> {
         let slot = function.guest();
-        if slot.bus() != 0 || slot.device() == 0 || slot.function() != 0 {
+        if slot.bus() != 0 || slot.device() == 0 || slot.function() != 0 && function.physical().is_none() {
             return Err(BusError::BadSlot(slot));
         }
         if self.functions().any(|other| other.guest() == slot) {
             return Err(BusError::SlotTaken(slot));
         }
+        if self.functions.len() >= MAX_FUNCTIONS {
+            return Err(BusError::Full);
+        }
+        // Where a virtual function's ranges are its physical one says.
         for register in 0..6 {
-            let Some(range) = function.range(register).copied() else { continue };
-            let address = self.find_place(&function, &range);
-            let address = address.ok_or(BusError::NoRoom { register, size: range.size })?;
-            function.set_address(register, address);
-        }
-        match self.functions.iter_mut().find(|place| place.is_none()) {
-            Some(place) => {
-                *place = Some(function);
-                Ok(())
+            if let Some(range) = function.range(register).copied().filter(|_| function.physical().is_none()) {
+                let address = self.find_place(&function, &range)?;
+                function.set_address(register, address);
             }
-            None => Err(BusError::Full),
         }
+        for register in 0..6 {
+            let Some((_, sriov)) = function.virtual_functions() else { break };
+            if let Some(range) = sriov.ranges().range(register) {
+                let all = GuestRange { size: sriov.room(range.size), ..*range };
+                let address = self.find_place(&function, &all)?;
+                function.virtual_functions_mut().into_iter().for_each(|sriov| sriov.set_address(register, address));
+            }
+        }
+        self.functions.push(function);
+        Ok(())
     }
 
     /// Where a range of a new function can be: a small one below 4 GiB if possible, a large one above.
-    fn find_place(&self, function: &AssignedFunction, range: &GuestRange) -> Option<u64> {
+    fn find_place(&self, function: &AssignedFunction, range: &GuestRange) -> Result<u64, BusError> {
         let memory = range.is_memory();
         let taken = |wanted: &Range<u64>| {
             self.functions().chain([function]).find_map(|function| function.in_the_way(memory, wanted))
         };
         let first = if memory { self.space.memory_end } else { 0 };
-        let find =
-            |window: Range<u64>| GuestBars::find_place(&(window.start.max(first)..window.end), range.size, taken);
         let has_high = range.is_64_bit && self.space.address_bits >= HIGH_WINDOW_BITS;
-        match (memory, has_high) {
-            (false, _) => find(PORT_WINDOW),
-            (true, false) => find(LOW_WINDOW),
-            (true, true) if range.size <= SMALL => find(LOW_WINDOW).or_else(|| find(HIGH_WINDOW)),
-            (true, true) => find(HIGH_WINDOW).or_else(|| find(LOW_WINDOW)),
-        }
+        let windows = match (memory, has_high) {
+            (false, _) => [PORT_WINDOW, 0..0],
+            (true, false) => [LOW_WINDOW, 0..0],
+            (true, true) if range.size <= SMALL => [LOW_WINDOW, HIGH_WINDOW],
+            (true, true) => [HIGH_WINDOW, LOW_WINDOW],
+        };
+        let found = windows
+            .into_iter()
+            .find_map(|window| GuestBars::find_place(&(window.start.max(first)..window.end), range.size, taken));
+        found.ok_or(BusError::NoRoom { register: range.register, size: range.size })
     }
 
     /// Lets the guest reach the ranges of its functions where it wants them now: first everything that is not wanted any
     /// more goes, then what is wanted and free comes.
-    fn settle(&mut self, effects: &mut EffectSink<'_>) {
+    fn settle<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
+        for index in 0..self.functions.len() {
+            let shown = self.functions.get(index).and_then(AssignedFunction::virtual_functions);
+            let Some((physical, sriov)) = shown else { continue };
+            for function in self.functions_mut() {
+                function.follow(physical, &sriov, config, effects);
+            }
+        }
         for function in self.functions_mut() {
             function.take_away(effects);
         }
-        for (index, register) in (0..MAX_FUNCTIONS).flat_map(|index| (0..6).map(move |register| (index, register))) {
-            let Some(function) = self.functions.get(index).and_then(Option::as_ref) else { continue };
+        let count = self.functions.len();
+        for (index, register) in (0..count).flat_map(|index| (0..6).map(move |register| (index, register))) {
+            let Some(function) = self.functions.get(index) else { continue };
             let Some(range) = function.range(register).filter(|range| range.decoded.is_none()) else { continue };
             let Some(start) = function.wanted(range) else { continue };
             let verdict = self.check(range, start);
-            if let Some(function) = self.functions.get_mut(index).and_then(Option::as_mut) {
+            if let Some(function) = self.functions.get_mut(index) {
                 function.give(register, start, verdict, effects);
             }
         }
@@ -154,17 +172,18 @@ impl GuestPciBus {
 
     /// Takes the function of a guest slot off the bus.
     pub fn remove(&mut self, slot: Bdf) -> Option<AssignedFunction> {
-        self.functions.iter_mut().find(|place| place.as_ref().is_some_and(|f| f.guest() == slot))?.take()
+        let index = self.functions.iter().position(|function| function.guest() == slot)?;
+        Some(self.functions.remove(index))
     }
 
     /// The functions on the bus.
     pub fn functions(&self) -> impl Iterator<Item = &AssignedFunction> {
-        self.functions.iter().flatten()
+        self.functions.iter()
     }
 
     /// The functions on the bus.
     pub fn functions_mut(&mut self) -> impl Iterator<Item = &mut AssignedFunction> {
-        self.functions.iter_mut().flatten()
+        self.functions.iter_mut()
     }
 
     /// Whether `port` is one of 0xCF8 to 0xCFF.
@@ -288,7 +307,7 @@ impl GuestPciBus {
             return Lanes::new(offset, width)
                 .map_or(width.mask(), |lanes| lanes.extract(host_bridge::read_dword(lanes.dword)));
         }
-        match self.functions().find(|function| function.guest() == slot) {
+        match self.functions().find(|function| function.guest() == slot && function.is_present()) {
             Some(function) => function.read(config, offset, width),
             None => width.mask(),
         }
@@ -303,10 +322,19 @@ impl GuestPciBus {
         value: u32,
         effects: &mut EffectSink<'_>,
     ) {
-        let Some(function) = self.functions_mut().find(|function| function.guest() == slot) else { return };
+        let function = self.functions_mut().find(|function| function.guest() == slot && function.is_present());
+        let Some(function) = function else { return };
         if function.write(config, offset, width, value, effects) {
-            self.settle(effects);
+            self.settle(config, effects);
         }
+    }
+
+    /// Takes DMA and interrupts from the real function `host`, for good, and what virtual functions it has.
+    pub fn quarantine<C: ConfigSpace>(&mut self, host: PciAddress, config: &mut C, effects: &mut EffectSink<'_>) {
+        for function in self.functions.iter_mut().filter(|function| function.host() == host) {
+            function.quarantine(config, effects);
+        }
+        self.settle(config, effects);
     }
 
     /// The slot and the offset that a data port reaches.

@@ -107,12 +107,21 @@ impl VisibleCapabilities {
         self.list.iter().flatten().find(|visible| u16::from(visible.offset) <= offset && offset < visible.end)
     }
 
-    /// What the dword at `offset` (0x100 and above) reads. The list ends with the serial number, which is the first.
-    pub fn read_extended<C: ConfigSpace>(&self, config: &C, function: PciAddress, offset: u16) -> u32 {
+    /// Where the next capability can be that is shown from 0x100 on.
+    pub fn behind_serial_number(&self) -> u16 {
+        FIRST_EXTENDED_OFFSET + self.serial_number.map_or(0, |_| device_serial_number::LENGTH)
+    }
+
+    /// What the dword at `offset` (0x100 and above) reads. The serial number is the first of the list, and the last unless there
+    /// is something [`Self::behind_serial_number`].
+    pub fn read_extended<C: ConfigSpace>(&self, config: &C, function: PciAddress, offset: u16, more: bool) -> u32 {
         let register = offset.wrapping_sub(FIRST_EXTENDED_OFFSET);
         match (self.serial_number, register) {
-            // Version 1, no next capability.
-            (Some(_), 0) => u32::from(extended_id::DEVICE_SERIAL_NUMBER) | 1 << 16,
+            // Version 1, and where the next capability is.
+            (Some(_), 0) => {
+                let next = if more { self.behind_serial_number() } else { 0 };
+                u32::from(extended_id::DEVICE_SERIAL_NUMBER) | 1 << 16 | u32::from(next) << 20
+            }
             (Some(real), 1..device_serial_number::LENGTH) => {
                 real.checked_add(register).filter(|at| *at < 0x1000).map_or(0, |at| config.read32(function, at))
             }

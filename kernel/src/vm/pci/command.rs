@@ -15,12 +15,15 @@ pub(super) struct GuestCommand {
     kept: u16,
     /// Bus mastering is not the guest's any more.
     pub quarantined: bool,
+    /// A virtual function's, where the guest finds bus mastering and no other bit. The real one gets the others all the same: by
+    /// the specification it does not have them, and QEMU lets it answer in memory space only with that bit set.
+    pub is_virtual: bool,
 }
 
 impl GuestCommand {
     /// As after a reset for the guest; `real` is what the real register holds.
     pub fn new(real: u16) -> Self {
-        Self { guest: 0, kept: real & (PARITY_ERROR_RESPONSE | SERR_ENABLE), quarantined: false }
+        Self { guest: 0, kept: real & (PARITY_ERROR_RESPONSE | SERR_ENABLE), quarantined: false, is_virtual: false }
     }
 
     /// What the guest reads.
@@ -30,7 +33,7 @@ impl GuestCommand {
 
     /// Sets what the guest wrote.
     pub fn set_guest(&mut self, value: u16) {
-        self.guest = value & GUEST_BITS;
+        self.guest = value & if self.is_virtual { BUS_MASTER } else { GUEST_BITS };
     }
 
     /// Whether the guest has all of these bits set.

@@ -32,6 +32,12 @@ pub enum PciEffectKind {
     /// The guest has reset its function: the real one is to be reset, its MSI-X entries masked, and
     /// [`super::AssignedFunction::prepare`] called, before the guest runs again.
     Reset,
+    /// The guest has switched virtual functions on or off: the real function is to have the first `count` of those that it
+    /// shows, each with its MSI-X entries masked and [`super::AssignedFunction::prepare`] called, before the guest runs again.
+    VirtualFunctions {
+        /// How many; 0 for none.
+        count: u16,
+    },
     /// An MSI-X entry changed.
     Msix(MsixEffect),
     /// MSI changed.

@@ -182,6 +182,27 @@ impl Device {
         )
     }
 
+    /// A virtual function of 8086:10c9, without ids and registers of ranges of its own. Its range 3 has the MSI-X table of 3
+    /// entries. Capabilities: MSI-X at 70, PCI Express at A0.
+    pub fn igbvf() -> Self {
+        let mut device = Self::of(
+            &[
+                (0x00, 0xFFFF_FFFF),
+                (0x04, 0x0010_0000),
+                (0x08, 0x0200_0001),
+                (0x34, 0x0000_0070),
+                (0x70, 0x0002_A011),
+                (0x74, 0x0000_0003),
+                (0x78, 0x0000_2003),
+                (0xA0, 0x0002_0010),
+                (0xA4, 0x1000_8CC2),
+            ],
+            &[(0x70, 0xC000_0000)],
+        );
+        device.allow(0x04, 0x0000_0004);
+        device
+    }
+
     pub fn set(&mut self, offset: usize, value: u32) {
         self.bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
     }

@@ -5,7 +5,7 @@
 //! ones; the command register, the base address registers, MSI and MSI-X are the hypervisor's, because with the real
 //! ones a guest could lay its device over another's registers, or choose where an interrupt goes. Hidden altogether: the
 //! expansion ROM, INTx, and every capability that is not known to be harmless; of the extended ones the serial number
-//! alone is shown.
+//! alone is shown, and virtual functions, whose capability is the hypervisor's own ([`sriov`]).
 //!
 //! The real function stays where the firmware has put it, and its memory decoding stays on whatever the guest says, as the
 //! hypervisor writes the real MSI-X table through it. Where the guest puts its ranges decides what its second stage
@@ -29,6 +29,7 @@ mod lanes;
 mod msi;
 mod msix_message;
 mod msix_table;
+mod sriov;
 
 pub use address_space::{GuestAddressSpace, Obstacle};
 pub use assigned::{AssignError, AssignedFunction, TrappedRead, TrappedWrite};

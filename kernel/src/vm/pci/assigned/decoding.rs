@@ -28,13 +28,16 @@ impl AssignedFunction {
 
     /// The end of a range with an address in the same space that has something in common with `wanted`.
     pub(in super::super) fn in_the_way(&self, memory: bool, wanted: &Range<u64>) -> Option<u64> {
-        self.bars.in_the_way(memory, wanted)
+        let virtual_functions = self.sriov.as_ref().filter(|_| memory);
+        self.bars.in_the_way(memory, wanted).or_else(|| virtual_functions?.in_the_way(wanted))
     }
 
-    /// Where the guest wants a range now: nowhere while it is switched off, asks for the size or has no address.
+    /// Where the guest wants a range now: nowhere while it is switched off, asks for the size or has no address. A virtual
+    /// function is switched on by its physical one.
     pub(in super::super) fn wanted(&self, range: &GuestRange) -> Option<u64> {
         let space = if range.is_memory() { MEMORY_SPACE } else { IO_SPACE };
-        self.bars.address(range).filter(|address| *address != 0 && self.command.has(space))
+        let on = self.virtual_function.map_or_else(|| self.command.has(space), |own| own.decodes);
+        self.bars.address(range).filter(|address| *address != 0 && on)
     }
 
     /// Takes away what is not where the guest wants it.
