@@ -178,7 +178,7 @@ def configuration(text):
 
 
 def guest(name="netprobe", kernel="netprobe", memory="memory_mib = 16", command_line="", devices='"8086:10d3"', more="",
-          doorbell=""):
+          keys=""):
     return f"""
 [hypervisor]
 debug_exit_port = 0xf4
@@ -189,7 +189,7 @@ kernel = "{kernel}"
 {memory}
 command_line = "{command_line}"
 devices = [{devices}]
-{doorbell}
+{keys}
 """
 
 
@@ -314,6 +314,13 @@ CASES = [
               guest(devices='"0000:01:01.0"'), more=[
                   "-device", "pcie-pci-bridge,id=bridge", "-device", "edu,bus=bridge,addr=0",
                   "-netdev", "user,id=n1", "-device", "e1000e,bus=bridge,addr=1,netdev=n1,romfile="]),
+    case_with("virtual-functions-of-none", "virtual functions for a guest whose device has none",
+              refused(r"postern\.toml: virtual_functions: no device of guest \"netprobe\" has any"),
+              guest(keys="virtual_functions = 2")),
+    case_with("virtual-functions-too-many", "more virtual functions than the device has",
+              refused(r"device 0000:00:05\.0 cannot be assigned: its virtual functions: it has 8"),
+              guest(devices='"8086:10c9"', keys="virtual_functions = 9"),
+              more=["-netdev", "user,id=n1", "-device", "igb,netdev=n1,addr=5"], needs=10),
     Case("two-processors", "a second processor, which stays parked", passed, options=["--", "-smp", "2"]),
     Case("no-nested-paging", "a processor whose SVM has no nested paging", refused(r"SVM has no nested paging"),
          options=["--", "-cpu", "qemu64"]),

@@ -79,7 +79,7 @@ def exitprobe():
 def exit_case(name, about, judge, command_line="", doorbell="", **fields):
     def prepare(folder):
         (folder / "config.toml").write_text(
-            guest(name="exitprobe", kernel="exitprobe", command_line=command_line, devices="", doorbell=doorbell))
+            guest(name="exitprobe", kernel="exitprobe", command_line=command_line, devices="", keys=doorbell))
         image = exitprobe()
         stripped = subprocess.run(["strip", "--strip-all", "-o", folder / "exitprobe", image], check=False)
         if stripped.returncode:
