@@ -62,7 +62,7 @@ pub fn find_room(
             next = match end_of_claim(config, functions, near, &(start..end)) {
                 Some(end) => end,
                 None if is_free(&(start..end)) => return Some(HostPhys::new(start)),
-                None => end,
+                None => start.checked_add(room.alignment)?,
             };
         }
     }
@@ -89,7 +89,8 @@ fn bridge_windows(config: &dyn ConfigSpace, bridge: PciAddress) -> [Range<u64>; 
     let part = |register| u64::from(config.read16(bridge, register) & WINDOW_ADDRESS) << 16;
     let wide = config.read16(bridge, PREFETCHABLE_BASE) & !WINDOW_ADDRESS == WINDOW_64_BIT;
     let upper = |register| if wide { u64::from(config.read32(bridge, register)) << 32 } else { 0 };
-    let window = |base: u64, limit: u64| if limit < base { 0..0 } else { base..(limit | 0xF_FFFF).saturating_add(1) };
+    // The limit is the last MiB; one below the base is how a window is switched off.
+    let window = |base: u64, limit: u64| base..(limit | 0xF_FFFF).saturating_add(1);
     [
         window(
             part(PREFETCHABLE_BASE) | upper(PREFETCHABLE_BASE_UPPER),
@@ -210,8 +211,9 @@ mod tests {
         }
         // Windows that end before they begin are none; the last MiB counts.
         config.add(at(0, 1, 0)).word(0x24, 0xFFF1).word(0x26, 0x0001);
-        assert_eq!(find(&mut config, card, &ROOM, |range| range.start >= 0xFE9C_0001), Some(0xFE9E_0000));
-        assert_eq!(find(&mut config, card, &ROOM, |range| range.start >= 0xFE9E_0001), None);
+        assert_eq!(find(&mut config, card, &ROOM, |range| range.start > 0xFE9D_8000), Some(0xFE9D_C000));
+        assert_eq!(find(&mut config, card, &ROOM, |range| range.start > 0xFE9D_C000), Some(0xFE9E_0000));
+        assert_eq!(find(&mut config, card, &ROOM, |range| range.start > 0xFE9E_0000), None, "its end is outside");
         config.add(at(0, 1, 0)).word(0x20, 0xFFF0);
         assert_eq!(find(&mut config, card, &ROOM, |_| true), None);
     }

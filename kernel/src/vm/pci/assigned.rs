@@ -62,7 +62,7 @@ pub struct AssignedFunction {
     guest: Bdf,
     description: FunctionDescription,
     command: GuestCommand,
-    bars: GuestBars,
+    pub(super) bars: GuestBars,
     capabilities: VisibleCapabilities,
     interrupt_line: u8,
     /// What the guest set in power management, bits 1:0: the real function stays in D0.

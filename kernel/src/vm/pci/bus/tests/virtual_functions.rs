@@ -63,8 +63,15 @@ fn ranges(index: u16) -> Bars {
     Bars::new([range(0, true), BarSlot::UpperHalf, none, range(1, false), none, none])
 }
 
-/// A card with a serial number in its extended space, or without.
-fn card(mut physical: Device) -> (Card, GuestPciBus) {
+/// A card on a bus of its own.
+fn card(physical: Device) -> (Card, GuestPciBus) {
+    let mut bus = GuestPciBus::new(SPACE);
+    let card = add(physical, &mut bus);
+    (card, bus)
+}
+
+/// Puts a card on a bus.
+fn add(mut physical: Device, bus: &mut GuestPciBus) -> Card {
     let description = physical.describe();
     let functions = (0..COUNT).map(|_| Device::igbvf()).collect();
     let mut card = Card { physical, functions, on: true };
@@ -80,14 +87,13 @@ fn card(mut physical: Device) -> (Card, GuestPciBus) {
     let mut function = AssignedFunction::new(&card, &description, GUEST, Some(MESSAGE)).unwrap();
     function.prepare(&mut card);
     function.show_virtual_functions(&shown);
-    let mut bus = GuestPciBus::new(SPACE);
     bus.add(function).unwrap();
     for function in shown {
         bus.add(function).unwrap();
     }
     card.physical.writes.clear();
     card.functions.iter_mut().for_each(|function| function.writes.clear());
-    (card, bus)
+    card
 }
 
 fn read(bus: &GuestPciBus, card: &Card, slot: Bdf, offset: u16, width: Width) -> u32 {
@@ -152,13 +158,27 @@ fn the_capability_says_what_the_hypervisor_wants() {
     // Places of their own, for all four, beside the card's.
     let (first, second) = (address(&bus, &card_, 0), address(&bus, &card_, 3));
     assert!(first.is_multiple_of(SIZE) && second.is_multiple_of(SIZE) && first.abs_diff(second) >= 4 * SIZE);
-    let taken = |start: u64| {
-        bus.functions().next().unwrap().ranges().any(|range| {
-            let own = bus.functions().next().unwrap().wanted(range);
-            own.is_some_and(|own| own < start + 4 * SIZE && start < own + range.size)
-        })
+}
+
+#[test]
+fn there_is_room_for_all_of_them_beside_everything_else() {
+    let mut nic = Device::e1000e();
+    let description = nic.describe();
+    let mut bus = GuestPciBus::new(SPACE);
+    let neighbour = |bus: &mut GuestPciBus, slot| {
+        bus.add(AssignedFunction::new(&nic, &description, Bdf::new(0, slot, 0).unwrap(), None).unwrap()).unwrap();
     };
-    assert!(!taken(first) && !taken(second));
+    neighbour(&mut bus, 1);
+    let card = add(Device::igb(), &mut bus);
+    neighbour(&mut bus, 9);
+    let mut taken = [0, 3].map(|register| (address(&bus, &card, register), 4 * SIZE)).to_vec();
+    for function in bus.functions().filter(|function| function.physical().is_none()) {
+        let memory = function.ranges().filter(|range| range.is_memory());
+        taken.extend(memory.map(|range| (function.bars.address(range).unwrap(), range.size)));
+    }
+    taken.sort();
+    assert_eq!(taken.len(), 2 + 3 + 2 + 3);
+    assert!(taken.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{taken:#x?}");
 }
 
 #[test]
@@ -309,8 +329,9 @@ fn resets_take_what_they_reset() {
     assert_eq!(mappings(&effects).len(), 4, "two ranges of two");
     assert_eq!(read(&bus, &card, slot(0), 4, Width::Dword), u32::MAX);
     assert_eq!((address(&bus, &card, 0), address(&bus, &card, 3)), (0, 0));
-    let effects = enable(&mut bus, &mut card, 1);
-    assert_eq!((counts(&effects), mappings(&effects)), (Vec::from([1]), Vec::new()));
+    assert_eq!(read(&bus, &card, GUEST, CONTROL, Width::Dword), 0);
+    let effects = enable(&mut bus, &mut card, 2);
+    assert_eq!((counts(&effects), effects.len()), (Vec::from([2]), 1), "{effects:?}");
 }
 
 #[test]
