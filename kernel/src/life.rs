@@ -462,7 +462,9 @@ impl<E: Engine> Life<E> {
                 &mut services,
             );
             serving::set(Served::Nobody);
-            self.do_what_is_due();
+            if !self.machine.due.is_empty() {
+                self.do_what_is_due();
+            }
             match next {
                 Next::Run => {}
                 Next::Halt => self.wait_for_interrupt(),
