@@ -1,6 +1,7 @@
 //! The local APIC's timer in TSC-deadline mode.
 
-use super::{msr, pass, wait_for};
+use super::msr;
+use super::waiting::{pass, wait_for};
 use crate::list::{List, Verdict, ensure};
 use crate::trap::{self, GENERAL_PROTECTION, TIMER};
 use guest_support::cpu::{read_msr, time_stamp, write_msr};

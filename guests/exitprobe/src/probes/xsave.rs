@@ -1,7 +1,8 @@
 //! XCR0, XSAVE and the vector registers.
 
 use super::control::{read_cr0, read_cr4, write_cr0, write_cr4};
-use super::{timer, wait_for};
+use super::timer;
+use super::waiting::wait_for;
 use crate::list::{List, Verdict, ensure, note};
 use crate::trap::{self, Exception, GENERAL_PROTECTION, INVALID_OPCODE, TIMER, attempt};
 use core::arch::asm;
