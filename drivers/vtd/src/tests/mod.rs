@@ -3,6 +3,7 @@
 extern crate std;
 
 mod batch;
+mod borrowed;
 mod bring_up;
 mod coherency;
 mod completion;
@@ -17,6 +18,7 @@ mod posted;
 mod queue;
 mod registers;
 mod scalable;
+mod shut_down;
 mod spec;
 mod tables;
 mod takeover;
