@@ -13,7 +13,7 @@ use crate::table::Dmar;
 use crate::topology::{Relation, Topology};
 use crate::unusable::StructureError;
 
-/// Why the table does not say what was asked.
+/// Why the table does not say what was asked. It borrows from the table; to keep it longer, keep its text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LookupError<'a> {
     /// No unit serves it: its DMA and its interrupts are not remapped.

@@ -1,6 +1,7 @@
 //! Changes collected for one unit, to be forgotten together: one wait and one tail write however many there are.
 
 use crate::error::Error;
+use crate::interface::Interface;
 use crate::iotlb::IotlbInvalidation;
 use crate::memory::DmaMemory;
 use crate::queue::Submitted;
@@ -151,6 +152,8 @@ impl Batch {
 pub struct SubmittedBatch {
     items: Items,
     submitted: Submitted,
+    /// The queue that it went into, if not by registers.
+    queue: Option<HostPhys>,
 }
 
 /// The proof that *one* unit has forgotten what was in a batch.
@@ -201,20 +204,30 @@ impl<R: Registers, C: Clock> Unit<R, C> {
             self.flush_write_buffer()?;
             Submitted::NOTHING
         };
-        Ok(SubmittedBatch { items, submitted })
+        Ok(SubmittedBatch { items, submitted, queue: self.queue_identity() })
     }
 
-    /// Waits until a batch is done.
+    /// Waits until a batch is done that this unit was told of.
     ///
     /// # Errors
-    /// As [`Unit::invalidate`].
+    /// As [`Unit::invalidate`]; [`Error::OtherUnit`].
     pub fn complete_batch<M: DmaMemory>(
         &mut self,
         memory: &mut M,
         batch: SubmittedBatch,
     ) -> Result<BatchInvalidated, Error> {
-        let SubmittedBatch { items, submitted } = batch;
+        let SubmittedBatch { items, submitted, queue } = batch;
+        if queue != self.queue_identity() {
+            return Err(Error::OtherUnit);
+        }
         self.complete(memory, submitted)?;
         Ok(BatchInvalidated { items })
+    }
+
+    fn queue_identity(&self) -> Option<HostPhys> {
+        match &self.interface {
+            Some(Interface::Queue(queue)) => Some(queue.identity()),
+            _ => None,
+        }
     }
 }

@@ -157,6 +157,8 @@ pub enum Error {
     DeviceIsolated(Bdf),
     /// An earlier invalidation failed; stale translations may exist, and nothing new is assigned.
     Poisoned,
+    /// The batch was given to another unit, or to this one before it was shut down: nothing is known of it here.
+    OtherUnit,
     /// The domain id is 0 (reserved in caching mode) or not below CAP.ND.
     DomainOutOfRange(DomainId),
     /// The device's assignment cannot change by one store, as was asked.
@@ -242,6 +244,7 @@ impl fmt::Display for Error {
             Self::Invalidation(error) => write!(f, "invalidation failed: {error}"),
             Self::DeviceIsolated(source) => write!(f, "the device-TLB of {source} failed; the device is isolated"),
             Self::Poisoned => write!(f, "an earlier invalidation failed; the unit assigns nothing more"),
+            Self::OtherUnit => write!(f, "the batch was given to another unit"),
             Self::DomainOutOfRange(domain) => write!(f, "domain id {domain} is out of range"),
             Self::NotAtomic(source) => write!(f, "the assignment of {source} cannot change by one store"),
             Self::TooManyDeviceTlbs(source) => write!(f, "no room for the device-TLB of {source}"),

@@ -17,6 +17,7 @@ use crate::ring::{Port, Ring};
 use crate::spec::invalidation::Descriptor;
 use crate::spec::registers::{FSTS, FaultStatus, IQH, Window};
 use crate::wait::{Clock, Deadline};
+use addr::HostPhys;
 
 /// A batch that hardware has been told of: which sequence numbers its waits write.
 #[must_use = "nothing is done before the batch is complete"]
@@ -114,6 +115,11 @@ impl Queue {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What tells this queue from every other.
+    pub(crate) fn identity(&self) -> HostPhys {
+        self.ring.status_page()
     }
 
     /// The devices that failed an invalidation since the last call, and those of which one has.

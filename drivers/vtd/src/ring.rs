@@ -75,6 +75,11 @@ impl Ring {
         self.base.as_u64() | self.layout.width.address_bit() | u64::from(self.layout.size & 7)
     }
 
+    /// Where the status words are, in memory that no other unit has.
+    pub(crate) fn status_page(&self) -> HostPhys {
+        self.status
+    }
+
     /// Where the next descriptor goes.
     pub(crate) fn tail(&self) -> u16 {
         self.tail

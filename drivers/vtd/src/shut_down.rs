@@ -16,7 +16,7 @@ impl<R: Registers, C: Clock> Unit<R, C> {
     /// and all of it may be given back.
     ///
     /// From here on devices reach all of memory, and their interrupts pass as they are: end bus mastering and device-TLBs
-    /// of all devices first. Whoever hands the machine to a kernel that knows the unit leaves it on instead, and that
+    /// of all devices first, and complete batches that are under way. Whoever hands the machine to a kernel that knows the unit leaves it on instead, and that
     /// kernel takes it over ([`Handover::TakeOver`](crate::Handover::TakeOver)).
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 use super::fake::{CAP, CONFIGURATION, ECAP, Event, Fake};
 use super::std::vec::Vec;
-use crate::{Error, Global, Levels, Step, TranslationMode};
-use addr::{Bdf, DomainId, HostPhys};
+use crate::{Batch, Error, Global, Levels, Step, TranslationMode};
+use addr::{Bdf, DomainId, HostPhys, Iova};
+use paging::Invalidation;
 
 /// Global commands, and descriptors that were executed, in their order; waits left out.
 fn steps(log: &[Event]) -> Vec<(char, u64)> {
@@ -89,4 +90,26 @@ fn page_requests_end_with_the_unit() {
     assert!(fake.take_log().contains(&Event::Write32(0xe0, 1 << 31)));
     assert!(matches!(unit.drain_page_requests(&mut memory, |_| None), Err(Error::OutOfOrder { .. })));
     assert_eq!(unit.translation_mode(), TranslationMode::Legacy);
+}
+
+#[test]
+fn a_batch_is_completed_by_the_unit_that_was_told_of_it() {
+    // Two units of one machine, whose queues are in different memory.
+    let (one, other) = (Fake::new(), Fake::new());
+    other.inner(|inner| inner.next_frame += 0x100_0000);
+    let ((mut one, mut memory), (mut other, mut others)) = (one.up(), other.up());
+    let (start, len) = (Iova::new(0x1000), 0x1000);
+    let change = Invalidation { root: HostPhys::new(0x5000), start, len, tables_changed: true, only_added: false };
+    let submit = |unit: &mut super::fake::TestUnit, memory: &mut Fake| {
+        let mut batch = Batch::new();
+        batch.add(DomainId(5), &change);
+        unit.submit_batch(memory, batch).unwrap()
+    };
+    let submitted = submit(&mut one, &mut memory);
+    assert_eq!(other.complete_batch(&mut others, submitted), Err(Error::OtherUnit));
+    let submitted = submit(&mut one, &mut memory);
+    assert!(one.complete_batch(&mut memory, submitted).is_ok());
+    let submitted = submit(&mut one, &mut memory);
+    one.shut_down(&mut memory).unwrap();
+    assert_eq!(one.complete_batch(&mut memory, submitted), Err(Error::OtherUnit));
 }
