@@ -80,7 +80,7 @@ impl Queue {
                 }
                 // A device that does not answer is told of in the end, and keeps nothing else from being done.
                 match self.settle(port, memory) {
-                    Ok(()) | Err(QueueError::DeviceTimeout { .. }) => {}
+                    Ok(()) | Err(QueueError::DeviceTimeout { source: Some(_) }) => {}
                     Err(error) => return Err(error),
                 }
             }

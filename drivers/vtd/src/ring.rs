@@ -101,9 +101,9 @@ impl Ring {
     }
 
     /// Whether so many descriptors and a wait can be under way besides what is: at most half of the ring, so that it can
-    /// be submitted again in the other half.
+    /// be submitted again in the other half. One place of the ring stays empty.
     pub(crate) fn takes(&self, count: u16) -> bool {
-        self.distance(self.pending, self.tail) + count < self.layout.places() / 2
+        self.distance(self.pending, self.tail) + count < (self.layout.places() - 1) / 2
     }
 
     /// Makes sure that `count` descriptors fit without overrunning what hardware has not fetched.

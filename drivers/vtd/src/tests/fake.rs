@@ -61,8 +61,8 @@ pub struct Inner {
     pub device_error: u32,
     /// So many waits are executed before that.
     pub waits_before_error: usize,
-    /// Not once, but for ever.
-    pub endless_timeouts: bool,
+    /// So many times more.
+    pub more_errors: usize,
     /// The status of a wait that was dropped is written when hardware is next told of the tail.
     pub writes_dropped: bool,
     pub dropped: Option<(u64, u32)>,
@@ -135,7 +135,7 @@ impl Fake {
             wants_tail: false,
             device_error: 0,
             waits_before_error: 0,
-            endless_timeouts: false,
+            more_errors: 0,
             writes_dropped: false,
             dropped: None,
             names_another: 0,
@@ -274,8 +274,9 @@ impl Inner {
                 self.waits_before_error -= 1;
             } else if is_wait {
                 self.fsts |= self.device_error;
-                if !self.endless_timeouts {
-                    self.device_error = 0;
+                match self.more_errors.checked_sub(1) {
+                    Some(left) => self.more_errors = left,
+                    None => self.device_error = 0,
                 }
                 if self.fsts & 1 << 6 != 0 {
                     self.dropped = self.writes_dropped.then_some((high, (low >> 32) as u32));
