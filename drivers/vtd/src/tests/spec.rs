@@ -180,34 +180,22 @@ fn each_flag_is_its_own_bit_of_its_own_register() {
 #[test]
 fn fields_of_capabilities_are_all_of_their_bits_and_no_others() {
     let cap = |cap| Capabilities { cap, ecap: 0 };
-    let ecap = |ecap| Capabilities { cap: 0, ecap };
     let domains: Vec<_> = (0..8).map(|nd| cap(nd).domains()).collect();
     assert_eq!(domains, [16, 64, 256, 1024, 4096, 16384, 65536, 65536], "ND");
     assert_eq!((cap(!7).domains(), cap(!7 | 2).domains()), (16, 256));
-    for (none, all, one) in [(cap(!(0x3f << 16)), cap(0x3f << 16), cap(0x2a << 16))] {
-        let width = Capabilities::maximum_guest_address_width;
-        assert_eq!((width(none), width(all), width(one)), (1, 64, 43), "MGAW");
-    }
-    for (none, all, one) in [(cap(!(0x3ff << 24)), cap(0x3ff << 24), cap(0x22 << 24))] {
-        let offset = Capabilities::fault_record_offset;
-        assert_eq!((offset(none), offset(all), offset(one)), (0, 0x3ff0, 0x220), "FRO");
-    }
-    for (none, all, one) in [(cap(!(0xff << 40)), cap(0xff << 40), cap(7 << 40))] {
-        let records = Capabilities::fault_records;
-        assert_eq!((records(none), records(all), records(one)), (1, 256, 8), "NFR");
-    }
-    for (none, all, one) in [(cap(!(0x3f << 48)), cap(0x3f << 48), cap(18 << 48))] {
-        let mask = Capabilities::maximum_address_mask;
-        assert_eq!((mask(none), mask(all), mask(one)), (0, 63, 18), "MAMV");
-    }
-    for (none, all, one) in [(ecap(!(0x3ff << 8)), ecap(0x3ff << 8), ecap(0xf << 8))] {
-        let offset = Capabilities::iotlb_register_offset;
-        assert_eq!((offset(none), offset(all), offset(one)), (0, 0x3ff0, 0xf0), "IRO");
-    }
-    for (none, all, one) in [(ecap(!(0xf << 20)), ecap(0xf << 20), ecap(5 << 20))] {
-        let mask = Capabilities::maximum_handle_mask;
-        assert_eq!((mask(none), mask(all), mask(one)), (0, 15, 5), "MHMV");
-    }
+    // None of the field's bits and all others, all of them and no others, and some.
+    let width = |cap| Capabilities { cap, ecap: 0 }.maximum_guest_address_width();
+    assert_eq!([!(0x3f << 16), 0x3f << 16, 0x2a << 16].map(width), [1, 64, 43], "MGAW");
+    let offset = |cap| Capabilities { cap, ecap: 0 }.fault_record_offset();
+    assert_eq!([!(0x3ff << 24), 0x3ff << 24, 0x22 << 24].map(offset), [0, 0x3ff0, 0x220], "FRO");
+    let records = |cap| Capabilities { cap, ecap: 0 }.fault_records();
+    assert_eq!([!(0xff << 40), 0xff << 40, 7 << 40].map(records), [1, 256, 8], "NFR");
+    let mask = |cap| Capabilities { cap, ecap: 0 }.maximum_address_mask();
+    assert_eq!([!(0x3f << 48), 0x3f << 48, 18 << 48].map(mask), [0, 63, 18], "MAMV");
+    let offset = |ecap| Capabilities { cap: 0, ecap }.iotlb_register_offset();
+    assert_eq!([!(0x3ff << 8), 0x3ff << 8, 0xf << 8].map(offset), [0, 0x3ff0, 0xf0], "IRO");
+    let mask = |ecap| Capabilities { cap: 0, ecap }.maximum_handle_mask();
+    assert_eq!([!(0xf << 20), 0xf << 20, 5 << 20].map(mask), [0, 15, 5], "MHMV");
     let both = Capabilities { cap: 1, ecap: 0x23 };
     assert_eq!(format!("{both:?}"), "Capabilities { cap: 0x0000000000000001, ecap: 0x23 }");
 }
