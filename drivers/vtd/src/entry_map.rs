@@ -69,7 +69,6 @@ impl EntryMap {
             word += 1;
             self.set_first(size, word);
         };
-        self.set_first(size, word);
         let bits = block(size) << place;
         let now = memory.read_u64(self.place(word)) | bits;
         memory.write_u64(self.place(word), now);

@@ -131,3 +131,15 @@ fn a_refused_wait_ends_the_wait() {
         unit.invalidate_iotlb(&mut memory, [DOMAIN]).unwrap_err();
     }
 }
+
+#[test]
+fn the_first_of_several_that_are_refused_is_named() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    fake.inner(|inner| inner.refused = Some((0xf, 2)));
+    let place = fake.inner(|inner| inner.iqt / 16);
+    let batch = [5, 6, 7].map(|domain| Descriptor::iotlb_domain(DomainId(domain), Default::default()));
+    let result = unit.submit(&mut memory, &batch);
+    let Err(Error::Invalidation(QueueError::Refused { index, .. })) = result else { panic!("{result:?}") };
+    assert_eq!(u64::from(index), place);
+}
