@@ -180,3 +180,19 @@ fn write_buffers_are_flushed_after_every_change_where_the_unit_needs_it() {
     let _ = unit.invalidate_first_stage(&mut memory, DomainId(7), None, &change).unwrap();
     flushed(0);
 }
+
+#[test]
+fn two_words_that_do_not_lie_together_are_not_exchanged_whatever_lies_between() {
+    // Without snooping, word 1 is the domain id alone, and here it is what word 2 is: the first-stage table.
+    let fake = Fake::with(CAP, SCALABLE & !(1 << 7));
+    let (mut unit, mut memory) = up(&fake);
+    fake.inner(|inner| inner.exchanges = true);
+    attach(&mut unit, &mut memory, 0x5000, nested(0x5000, TABLE)).unwrap();
+    let found: [u64; 3] = words(&fake, entry(&fake, 0));
+    assert_eq!(found[1], found[2]);
+    let new = nested(0x6000, OTHER);
+    let result = unit.reattach(&mut memory, SOURCE, None, DomainId(0x5000), new);
+    assert_eq!(result, Err(Error::NotAtomic(SOURCE)));
+    attach(&mut unit, &mut memory, 0x5000, new).unwrap();
+    assert_eq!(unit.attachment(&memory, SOURCE, None), Some((DomainId(0x5000), new)));
+}
