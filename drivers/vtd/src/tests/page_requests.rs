@@ -146,7 +146,10 @@ fn an_index_that_names_no_place_is_an_error() {
 fn the_ring_is_set_up_empty_and_its_interrupt_masked() {
     let fake = Fake::with(CAP, PRS);
     let (mut unit, mut memory) = fake.up();
-    fake.inner(|inner| inner.others.extend([(0xc0, 0x40), (0xc8, 0x80), (STATUS, 3)]));
+    fake.inner(|inner| {
+        inner.others.extend([(0xc0, 0x40), (0xc8, 0x80), (STATUS, 3)]);
+        inner.next_frame = inner.next_frame.next_multiple_of(0x4000) + 0x1000;
+    });
     let interrupt = FaultInterrupt { vector: Vector(0x61), destination: ApicId(0x123) };
     assert!(matches!(unit.enable_page_request_interrupt(interrupt), Err(Error::OutOfOrder { .. })));
     assert!(matches!(unit.drain_page_requests(&mut memory, |_| None), Err(Error::OutOfOrder { .. })));

@@ -33,6 +33,7 @@ fn queue_of(fake: &Fake, layout: QueueLayout) -> (TestUnit, Fake) {
     let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
     unit.stop_firmware().unwrap();
     unit.mask_and_clear_faults().unwrap();
+    fake.inner(|inner| inner.next_frame += PAGE_SIZE);
     unit.enable_queue_with(&mut memory, layout).unwrap();
     fake.take_log();
     (unit, memory)
@@ -110,6 +111,7 @@ fn waits_without_end_that_time_out_end_when_hardware_answers_again() {
         assert!(matches!(result, Err(Error::Invalidation(QueueError::Timeout { .. }))), "{result:?}");
         let (word, data) = fake.inner(|inner| inner.late.replace(Default::default())).unwrap()[0];
         assert!(!words.contains(&(word, data)), "a number is never used twice");
+        assert!(word & 0xfff < 4088, "the last word is of waits that nobody awaits");
         assert!(!words.iter().rev().take(500).any(|&(earlier, _)| earlier == word), "words take turns");
         words.push((word, data));
     }

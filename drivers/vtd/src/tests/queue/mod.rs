@@ -10,7 +10,7 @@ use super::fake::{CAP, ECAP, Event, Fake, TestUnit};
 use super::std::vec::Vec;
 use crate::spec::invalidation::Descriptor;
 use crate::{DescriptorWidth, Error, IotlbInvalidation, QueueError, QueueLayout};
-use addr::{DomainId, Iova};
+use addr::{DomainId, Iova, PAGE_SIZE};
 
 const DOMAIN: IotlbInvalidation = IotlbInvalidation::Domain(DomainId(5));
 

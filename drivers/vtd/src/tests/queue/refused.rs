@@ -143,3 +143,29 @@ fn the_first_of_several_that_are_refused_is_named() {
     let Err(Error::Invalidation(QueueError::Refused { index, .. })) = result else { panic!("{result:?}") };
     assert_eq!(u64::from(index), place);
 }
+
+#[test]
+fn what_is_refused_is_told_of_where_the_ring_was_almost_full_too() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = fake.up();
+    // 252 places are taken by what was given up; then hardware executes all of it.
+    fake.inner(|inner| inner.stalled = true);
+    for _ in 0..84 {
+        unit.invalidate_iotlb(&mut memory, [DOMAIN; 2]).unwrap_err();
+    }
+    fake.inner(|inner| {
+        inner.stalled = false;
+        inner.run_queue();
+    });
+    // One batch is done and not asked for, and the next needs places that hardware has fetched meanwhile.
+    let mut begin = |domain| {
+        let batch = [Descriptor::iotlb_domain(DomainId(domain), Default::default())];
+        fake.inner(|inner| inner.refused = (domain == 7).then_some((0xf, 2)));
+        unit.begin(&mut memory, &mut batch.into_iter()).unwrap()
+    };
+    let (done, refused) = (begin(6), begin(7));
+    let result = unit.complete(&mut memory, refused);
+    assert!(matches!(result, Err(Error::Invalidation(QueueError::Refused { .. }))), "{result:?}");
+    assert!(unit.is_poisoned());
+    assert!(unit.complete(&mut memory, done).is_err(), "with it, for both were awaited at once");
+}

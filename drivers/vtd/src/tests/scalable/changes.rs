@@ -151,6 +151,9 @@ fn everything_that_hardware_reads_is_written_back() {
     check("one store");
     attach(&mut unit, &mut memory, 8, first(OTHER)).unwrap();
     check("a replaced entry");
+    // At the other end of the directory, in another line of the cache.
+    unit.attach(&mut memory, SOURCE, pasid(0x7fff), DomainId(9), second(TABLE)).unwrap();
+    check("another PASID table");
     unit.attach(&mut memory, SOURCE, pasid(0x8000), DomainId(8), second(TABLE)).unwrap();
     check("a larger directory");
     unit.use_device_tlb(&mut memory, SOURCE, Some(DEVICE)).unwrap();
