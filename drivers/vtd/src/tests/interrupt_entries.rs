@@ -1,6 +1,7 @@
 //! Interrupt entries at the edges: of what a unit can, of the table, and of what is given away.
 
 use super::fake::{CAP, CONFIGURATION, ECAP, Event, Fake};
+use super::std::vec::Vec;
 use crate::{Configuration, Error, Handle, Polarity, PostedRoute, Route, Trigger, io_apic_entry};
 use addr::{ApicId, Bdf, HostPhys, PAGE_SIZE, Vector};
 
@@ -135,5 +136,29 @@ fn a_block_says_how_many_entries_it_has() {
         let block = unit.allocate_interrupts(&mut memory, count).unwrap();
         assert_eq!((block.count(), block.handles().count()), (count, count));
         assert_eq!((block.get(count - 1).is_some(), block.get(count)), (true, None));
+    }
+}
+
+#[test]
+fn a_free_block_is_found_behind_words_that_are_full_and_words_that_are_in_pieces() {
+    let fake = Fake::new();
+    let (mut unit, mut memory) = (fake.probe().unwrap(), fake.clone());
+    unit.bring_up(&mut memory, &Configuration { interrupt_entries: Some(8192), ..CONFIGURATION }).unwrap();
+    let first = |block: crate::HandleBlock| block.get(0).unwrap().index();
+    // All blocks of 32: entry 0 is nobody's, and so its block is not given.
+    let blocks: Vec<_> = (0..255).map(|_| unit.allocate_interrupts(&mut memory, 32).unwrap()).collect();
+    assert!(unit.allocate_interrupts(&mut memory, 32).is_err());
+    for number in [1, 2, 64, 65, 100, 127] {
+        let freed = *blocks.iter().find(|block| first(**block) == number * 64).unwrap();
+        unit.free_interrupts(&mut memory, freed).unwrap();
+        if number == 1 {
+            // The first word in pieces: something of each half of it is given away.
+            unit.free_interrupts(&mut memory, blocks[0]).unwrap();
+            let single: Vec<_> = (0..32).map(|_| unit.allocate_interrupts(&mut memory, 1).unwrap()).collect();
+            assert_eq!(first(single[31]), 32);
+            single[..31].iter().for_each(|block| unit.free_interrupts(&mut memory, *block).unwrap());
+        }
+        assert_eq!(unit.allocate_interrupts(&mut memory, 32), Ok(freed));
+        assert!(unit.allocate_interrupts(&mut memory, 32).is_err());
     }
 }
