@@ -16,6 +16,8 @@ DELIVERY = ("broadwell_ult", "corei7_haswell_4770")
 SOFTWARE = ("corei3_cnl", "corei7_ivy_bridge_3770k")
 #: One of each.
 EACH_KIND = (POSTING[0], DELIVERY[0], SOFTWARE[0])
+#: One with IA32_SPEC_CTRL and what belongs to it, which those have not.
+SPECULATION = POSTING[1:2]
 #: A processor with neither VMX nor, as Bochs is built here, SVM.
 NO_EXTENSION = ("ryzen",)
 
@@ -76,8 +78,8 @@ def assigned(run):
 
 CASES = [
     Case("no-extension", "a processor without virtualization is refused in words", refused, models=NO_EXTENSION),
-    Case("exits", "a guest that probes every exit, on each kind of processor", probed, prepare=EXIT_CASES[0].prepare,
-         options=EXIT_CASES[0].options),
+    Case("exits", "a guest that probes every exit, on each kind of processor", probed, models=EACH_KIND + SPECULATION,
+         prepare=EXIT_CASES[0].prepare, options=EXIT_CASES[0].options),
     Case("nested", "a passed-through NIC on QEMU with VT-d, on KVM in a Linux in Bochs", assigned, models=POSTING[:1],
          rig="nested", timeout=600),
     Case("nested-no-posting", "the same, and KVM offers no APIC virtualization", assigned, models=POSTING[:1], rig="nested",

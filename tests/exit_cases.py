@@ -26,6 +26,7 @@ fault-resume-flag rom-read rom-write rom-modify rom-step rom-border rom-execute
 hole-loads hole-stores hole-strings
 pci-address pci-host-bridge pci-nothing-else
 xsave-cpuid xsave-xcr0 xsave-illegal xsave-storm xsave-area xsave-vectors xsave-supervisor
+speculation-control speculation-barrier speculation-capabilities
 storm-msr storm-msr-numbers storm-efer-pat storm-apic storm-cr storm-cpuid
 """.split()
 

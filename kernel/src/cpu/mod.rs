@@ -7,6 +7,7 @@ pub mod frame;
 pub mod interrupts;
 pub mod local_apic;
 pub mod serving;
+pub mod speculation;
 
 /// Stops for good: the last thing that this processor does.
 #[expect(unsafe_code, reason = "halts the processor")]

@@ -190,6 +190,17 @@ pub trait VirtualCpu {
         false
     }
 
+    /// Whether [`Self::pass_speculation_control`] does anything.
+    fn has_speculation_control(&self) -> bool {
+        false
+    }
+
+    /// Gives the guest IA32_SPEC_CTRL or IA32_PRED_CMD, without exits from then on; the hypervisor keeps its own value. The
+    /// processor must have the register.
+    fn pass_speculation_control(&mut self, register: u32) {
+        let _ = register;
+    }
+
     /// CR8: the upper four bits of the task priority, 0 to 15, which the guest changes without an exit.
     fn task_priority(&self) -> u8;
 

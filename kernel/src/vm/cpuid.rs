@@ -33,6 +33,8 @@ pub struct Context {
     pub os_xsave: bool,
     /// XCR0, of which leaf 0xd shows the size.
     pub xcr0: u64,
+    /// EDX of leaf 7.
+    pub speculation: u32,
     /// The frequency of the time-stamp counter, and of the virtual APIC's timer input, in kHz.
     pub tsc_khz: u32,
 }
@@ -121,6 +123,7 @@ pub fn answer(leaf: u32, subleaf: u32, context: &Context, processor: impl Fn(u32
             Leaf {
                 ebx: own.ebx & (STRUCTURED_EBX | STRUCTURED_EBX_AVX & avx),
                 ecx: own.ecx & STRUCTURED_ECX_AVX & avx,
+                edx: own.edx & context.speculation,
                 ..Leaf::default()
             }
         }
@@ -209,6 +212,7 @@ mod tests {
         extended_state: ExtendedState::new(0),
         os_xsave: true,
         xcr0: 1,
+        speculation: 0,
         tsc_khz: 2_500_000,
     };
 
@@ -282,6 +286,8 @@ mod tests {
         let context = Context { extended_state: ExtendedState::new(7), ..CONTEXT };
         let none = |leaf| answer(leaf, 0, &context, |_, _| Leaf::default());
         assert_eq!((none(1).ecx & avx, none(7), none(0).eax), (0, Leaf::default(), 0));
+        let context = Context { speculation: 1 << 26, ..CONTEXT };
+        assert_eq!(answer(7, 0, &context, |_, _| ALL).edx, 1 << 26);
         // Wider vectors need state that is not offered.
         assert_eq!(ask(7, true, 7).ebx & (1 << 16 | 1 << 17 | 1 << 30 | 1 << 31), 0);
     }

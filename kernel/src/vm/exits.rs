@@ -132,6 +132,7 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
                     extended_state::LEAF if platform.extended_state.is_offered() => services.host.xcr0(),
                     _ => 0,
                 },
+                speculation: platform.msrs.speculation.shown(),
                 tsc_khz,
             };
             let Leaf { eax, ebx, ecx, edx } = cpuid::answer(leaf, subleaf, &context, cpuid::of_processor);
@@ -167,6 +168,11 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         Exit::WriteMsr { index, value } => {
             let done = match index {
                 IA32_EFER => vcpu.write_efer(value).ok().map(|()| None),
+                // Executed again, by its processor.
+                _ if platform.msrs.speculation.accepts(index, value) => {
+                    vcpu.pass_speculation_control(index);
+                    return Next::Run;
+                }
                 IA32_PAT => vcpu.set_page_attribute_table(value).ok().map(|()| None),
                 _ if ParavirtualEoi::owns_msr(index) => {
                     let Platform { paravirtual_eoi, memory, .. } = platform;

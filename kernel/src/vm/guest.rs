@@ -1,6 +1,6 @@
 //! A guest: its memory, its nested tables, its processor and its platform, built from its configuration.
 
-use crate::cpu::{extended_state, interrupts};
+use crate::cpu::{extended_state, interrupts, speculation};
 use crate::memory::frames::Owner;
 use crate::memory::tables::Tables;
 use crate::memory::{frames, physical};
@@ -16,6 +16,7 @@ use crate::vm::pci::{AssignedFunction, GuestAddressSpace, GuestPciBus, MappingEf
 use crate::vm::platform::Platform;
 use crate::vm::register_mapping;
 use crate::vm::rom;
+use crate::vm::speculation::Speculation;
 use crate::vm::virtual_apic::VirtualApic;
 use addr::{ApicId, GuestPhys, HostPhys, PAGE_SIZE, PageSize};
 use alloc::format;
@@ -117,6 +118,10 @@ impl<E: Engine> Guest<E> {
         platform.paravirtual_eoi = (virtual_apic.way() == ApicWay::Software).then(ParavirtualEoi::default);
         acpi::write(&mut platform.memory, physical_address_bits).map_err(|error| fail(error.to_string()))?;
         platform.extended_state = ExtendedState::new(extended_state::supported());
+        if vcpu.has_speculation_control() {
+            let (features, capabilities) = speculation::read();
+            platform.msrs.speculation = Speculation::new(features, capabilities);
+        }
         platform.doorbell_port = config.doorbell_port;
         platform.debug_exit_port = config.debug_exit_port;
         let name = config.name.clone();

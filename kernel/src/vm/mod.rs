@@ -21,4 +21,5 @@ pub mod platform;
 pub mod register_mapping;
 pub mod rom;
 pub mod serial;
+pub mod speculation;
 pub mod virtual_apic;

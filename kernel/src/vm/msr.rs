@@ -3,6 +3,7 @@
 //! bases) are the engine's.
 
 use crate::vm::local_apic::{Effect, GeneralProtection, LocalApic};
+use crate::vm::speculation::Speculation;
 
 const IA32_TIME_STAMP_COUNTER: u32 = 0x10;
 const IA32_BIOS_SIGN_ID: u32 = 0x8b;
@@ -45,11 +46,18 @@ pub struct Msrs {
     page_attribute_table: u64,
     time_stamp_offset: u64,
     mtrr_default_type: u64,
+    /// Speculation control.
+    pub speculation: Speculation,
 }
 
 impl Default for Msrs {
     fn default() -> Self {
-        Self { page_attribute_table: PAT_RESET, time_stamp_offset: 0, mtrr_default_type: MTRR_DEFAULT_TYPE_RESET }
+        Self {
+            page_attribute_table: PAT_RESET,
+            time_stamp_offset: 0,
+            mtrr_default_type: MTRR_DEFAULT_TYPE_RESET,
+            speculation: Speculation::default(),
+        }
     }
 }
 
@@ -66,7 +74,7 @@ impl Msrs {
             IA32_MTRR_CAPABILITY => Ok(MTRR_CAPABILITY),
             IA32_MTRR_DEFAULT_TYPE => Ok(self.mtrr_default_type),
             _ if WITHOUT_EFFECT.contains(&msr) => Ok(0),
-            _ => Err(GeneralProtection),
+            _ => self.speculation.read(msr).ok_or(GeneralProtection),
         }
     }
 

@@ -17,6 +17,7 @@ mod ports;
 mod priority;
 mod rom;
 mod space;
+mod speculation;
 mod storm;
 mod time_stamp;
 mod timer;
@@ -49,5 +50,6 @@ pub fn all(list: &mut List) {
     hole::probe(list);
     pci::probe(list);
     xsave::probe(list);
+    speculation::probe(list);
     storm::probe(list);
 }

@@ -54,9 +54,8 @@ pub unsafe fn write(msr: u32, value: u64) -> Option<Exception> {
 }
 
 /// Registers that there are not: of VMX, SVM, banks of machine checks, memory type ranges, and of nobody.
-const UNKNOWN: [u32; 19] = [
+const UNKNOWN: [u32; 18] = [
     0x3a,
-    0x48,
     0x122,
     0x17b,
     0x200,

@@ -1,6 +1,9 @@
 //! Which ports and model-specific registers a guest reaches without an exit (SDM vol. 3, 25.6.4 and 25.6.9).
 
 use crate::vcpu::vmx::spec::msr;
+#[cfg(test)]
+use alloc::vec::Vec;
+use core::mem::offset_of;
 
 /// The I/O bitmaps A and B, one after the other: one bit a port, set to exit.
 #[derive(Clone, Debug)]
@@ -90,28 +93,39 @@ pub struct MsrEntry {
     pub value: u64,
 }
 
-/// The guest's registers that have no field: entry loads them from here, and exit stores them here.
+/// The registers that have no field: entry loads the guest's from here, exit stores them here, and loads the host's.
 #[derive(Clone, Debug)]
 #[repr(C, align(4096))]
 pub struct MsrArea {
-    entries: [MsrEntry; msr::IN_AREA.len()],
+    guest: [MsrEntry; msr::IN_AREA.len()],
+    /// Behind them, because it is switched only for a guest that uses it.
+    guest_speculation_control: MsrEntry,
+    host_speculation_control: MsrEntry,
 }
 
 impl MsrArea {
-    /// How many registers there are.
-    pub const COUNT: u32 = msr::IN_AREA.len() as u32;
+    /// Where the host's are.
+    pub const HOST_OFFSET: u64 = offset_of!(Self, host_speculation_control) as u64;
 
-    /// As after reset: all zero.
-    pub fn reset(&mut self) {
-        for (entry, index) in self.entries.iter_mut().zip(msr::IN_AREA) {
-            *entry = MsrEntry { index, ..MsrEntry::default() };
-        }
+    /// How many are the guest's, and the host's, with IA32_SPEC_CTRL or without.
+    pub const fn counts(speculation_control: bool) -> (u32, u32) {
+        (msr::IN_AREA.len() as u32 + speculation_control as u32, speculation_control as u32)
     }
 
-    /// The entries.
+    /// As after reset: all zero. The host's IA32_SPEC_CTRL is `host_speculation_control`.
+    pub fn reset(&mut self, host_speculation_control: u64) {
+        for (entry, index) in self.guest.iter_mut().zip(msr::IN_AREA) {
+            *entry = MsrEntry { index, ..MsrEntry::default() };
+        }
+        let entry = MsrEntry { index: msr::SPEC_CTRL, ..MsrEntry::default() };
+        self.guest_speculation_control = entry;
+        self.host_speculation_control = MsrEntry { value: host_speculation_control, ..entry };
+    }
+
+    /// The entries: the guest's, with IA32_SPEC_CTRL, then the host's.
     #[cfg(test)]
-    pub fn entries(&self) -> &[MsrEntry] {
-        &self.entries
+    pub fn entries(&self) -> Vec<MsrEntry> {
+        [&self.guest[..], &[self.guest_speculation_control, self.host_speculation_control]].concat()
     }
 }
 
@@ -149,11 +163,19 @@ mod tests {
 
     #[test]
     fn the_area_names_each_switched_register_once_and_begins_with_zeros() {
-        let mut area = MsrArea { entries: [MsrEntry { index: 7, reserved: 7, value: 7 }; msr::IN_AREA.len()] };
-        area.reset();
-        let expected = msr::IN_AREA.map(|index| MsrEntry { index, reserved: 0, value: 0 });
-        assert_eq!((area.entries(), MsrArea::COUNT), (&expected[..], 5));
-        assert_eq!(size_of::<MsrEntry>(), 16);
+        let dirt = MsrEntry { index: 7, reserved: 7, value: 7 };
+        let mut area = MsrArea {
+            guest: [dirt; msr::IN_AREA.len()],
+            guest_speculation_control: dirt,
+            host_speculation_control: dirt,
+        };
+        area.reset(5);
+        let mut expected = msr::IN_AREA.map(|index| MsrEntry { index, reserved: 0, value: 0 }).to_vec();
+        expected.push(MsrEntry { index: 0x48, reserved: 0, value: 0 });
+        expected.push(MsrEntry { index: 0x48, reserved: 0, value: 5 });
+        assert_eq!(area.entries(), expected);
+        assert_eq!((MsrArea::counts(false), MsrArea::counts(true)), ((5, 0), (6, 1)));
+        assert_eq!((size_of::<MsrEntry>(), MsrArea::HOST_OFFSET), (16, 96));
     }
 
     #[test]

@@ -197,6 +197,7 @@ pub const HOST: HostState = HostState {
     pat: 0x0007_0406_0007_0406,
     efer: 0xd00,
     rip: 0xffff_ffff_8100_0000,
+    speculation_control: 4,
 };
 
 pub const ENTRY: u64 = 0x20_0000;

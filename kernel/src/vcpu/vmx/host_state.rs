@@ -20,6 +20,8 @@ pub struct HostState {
     pub efer: u64,
     /// Where exits go.
     pub rip: u64,
+    /// IA32_SPEC_CTRL, which has no field; 0 where there is none.
+    pub speculation_control: u64,
 }
 
 impl HostState {
@@ -80,6 +82,7 @@ mod tests {
             pat: 30,
             efer: 31,
             rip: 32,
+            speculation_control: 0,
         };
         let mut vmcs = Script::default();
         host.write(&mut vmcs);

@@ -1,6 +1,7 @@
 //! What a control structure begins with.
 
 use crate::vcpu::page_attribute_table::PAT_RESET;
+use crate::vcpu::vmx::bitmap::MsrArea;
 use crate::vcpu::vmx::control_registers::ControlRegister;
 use crate::vcpu::vmx::controls::Controls;
 use crate::vcpu::vmx::processor::Processor;
@@ -38,8 +39,8 @@ pub fn set_controls(vmcs: &mut impl Processor, controls: &Controls) {
     vmcs.set(field::ENTRY_CONTROLS, controls.entry.bits());
 }
 
-/// Writes everything that the controls need beside themselves. The area holds `registers` registers.
-pub fn set_execution(vmcs: &mut impl Processor, places: &Places, registers: u32, virtual_processor: Option<u16>) {
+/// Writes everything that the controls need beside themselves, but how many registers are switched by way of the area.
+pub fn set_execution(vmcs: &mut impl Processor, places: &Places, virtual_processor: Option<u16>) {
     vmcs.set(field::EXCEPTION_BITMAP, INTERCEPTED_EXCEPTIONS);
     vmcs.set(field::PAGE_FAULT_ERROR_CODE_MASK, 0);
     vmcs.set(field::PAGE_FAULT_ERROR_CODE_MATCH, 0);
@@ -50,11 +51,7 @@ pub fn set_execution(vmcs: &mut impl Processor, places: &Places, registers: u32,
     for field in [field::EXIT_MSR_STORE_ADDRESS, field::ENTRY_MSR_LOAD_ADDRESS] {
         vmcs.set(field, places.msr_area.as_u64());
     }
-    for field in [field::EXIT_MSR_STORE_COUNT, field::ENTRY_MSR_LOAD_COUNT] {
-        vmcs.set(field, registers);
-    }
-    vmcs.set(field::EXIT_MSR_LOAD_COUNT, 0);
-    vmcs.set(field::EXIT_MSR_LOAD_ADDRESS, 0);
+    vmcs.set(field::EXIT_MSR_LOAD_ADDRESS, places.msr_area.as_u64() + MsrArea::HOST_OFFSET);
     vmcs.set(field::VIRTUAL_APIC_ADDRESS, places.virtual_apic.as_u64());
     vmcs.set(field::TPR_THRESHOLD, 0);
     vmcs.set(field::TSC_OFFSET, 0);

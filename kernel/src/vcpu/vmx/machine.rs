@@ -345,6 +345,13 @@ unsafe fn call_handler(vector: Vector) {
     }
 }
 
+/// Whether there is IA32_SPEC_CTRL: IBRS, STIBP or SSBD in CPUID leaf 7, EDX.
+fn has_speculation_control() -> bool {
+    const LEAF: u32 = 7;
+    const FEATURES: u32 = 1 << 26 | 1 << 27 | 1 << 31;
+    core::arch::x86_64::__cpuid(0).eax >= LEAF && core::arch::x86_64::__cpuid_count(LEAF, 0).edx & FEATURES != 0
+}
+
 /// The state of the processor that this runs on, as exits shall restore it.
 pub fn host_state() -> HostState {
     use x86_64::registers::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
@@ -374,6 +381,7 @@ pub fn host_state() -> HostState {
         pat: read_msr(msr::PAT),
         efer: read_msr(msr::EFER),
         rip: exit_point as *const () as u64,
+        speculation_control: if has_speculation_control() { read_msr(msr::SPEC_CTRL) } else { 0 },
     }
 }
 

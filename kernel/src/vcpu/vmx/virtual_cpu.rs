@@ -56,6 +56,8 @@ pub struct VmxVirtualCpu<P = Machine> {
     cr4: ControlRegister,
     ept_pointer: u64,
     virtual_processor: Option<u16>,
+    /// See [`HostState::speculation_control`].
+    host_speculation_control: u64,
     /// RSP is copied from and to the control structure around each entry.
     registers: Registers,
     /// RSP as the control structure has it.
@@ -112,7 +114,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
             virtual_apic: virtual_apic_address,
         };
         initial::set_controls(&mut vmcs, &controls);
-        initial::set_execution(&mut vmcs, &places, MsrArea::COUNT, virtual_processor);
+        initial::set_execution(&mut vmcs, &places, virtual_processor);
         host.write(&mut vmcs);
         let [_, _, host_cr4] = host.control;
         let mut cpu = Self {
@@ -129,6 +131,7 @@ impl<P: Processor> VmxVirtualCpu<P> {
             cr4: ControlRegister::cr4(&capabilities, host_cr4),
             ept_pointer: 0,
             virtual_processor,
+            host_speculation_control: host.speculation_control,
             registers: Registers::default(),
             written_rsp: 0,
             cr2: 0,
@@ -194,6 +197,14 @@ impl<P: Processor> VmxVirtualCpu<P> {
             }
         }
         self.written = new;
+    }
+
+    /// Switches IA32_SPEC_CTRL at entries and exits, or not.
+    fn switch_speculation_control(&mut self, switched: bool) {
+        let (guest, host) = MsrArea::counts(switched);
+        self.vmcs.set(EXIT_MSR_STORE_COUNT, guest);
+        self.vmcs.set(ENTRY_MSR_LOAD_COUNT, guest);
+        self.vmcs.set(EXIT_MSR_LOAD_COUNT, host);
     }
 
     /// Sets the TPR threshold: below the present priority the guest exits. With virtual-interrupt delivery the processor

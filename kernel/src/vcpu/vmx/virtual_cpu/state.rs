@@ -26,7 +26,10 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
     fn start(&mut self, start: Start) {
         let state = start.initial_state();
         initial::set_state(&mut self.vmcs, &state, &self.cr0, &self.cr4);
-        self.msr_area.reset();
+        self.msr_area.reset(self.host_speculation_control);
+        self.msr_bitmaps.set_passed(msr::SPEC_CTRL, false, false);
+        self.msr_bitmaps.set_passed(msr::PRED_CMD, false, false);
+        self.switch_speculation_control(false);
         self.registers = state.registers;
         self.written_rsp = state.registers.rsp;
         self.vmcs.set(GUEST_RSP, state.registers.rsp);
@@ -175,6 +178,17 @@ impl<P: Processor> VirtualCpu for VmxVirtualCpu<P> {
     fn pass_deadline_writes(&mut self, passed: bool) -> bool {
         self.msr_bitmaps.set_passed(msr::TSC_DEADLINE, false, passed);
         true
+    }
+
+    fn has_speculation_control(&self) -> bool {
+        true
+    }
+
+    fn pass_speculation_control(&mut self, register: u32) {
+        self.msr_bitmaps.set_passed(register, register == msr::SPEC_CTRL, true);
+        if register == msr::SPEC_CTRL {
+            self.switch_speculation_control(true);
+        }
     }
 
     fn task_priority(&self) -> u8 {

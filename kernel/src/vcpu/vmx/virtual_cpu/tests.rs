@@ -601,3 +601,30 @@ fn deadlines_are_written_without_an_exit_and_not_read() {
     assert!(cpu.pass_deadline_writes(false));
     assert_eq!(passed(&cpu), (false, false));
 }
+
+#[test]
+fn speculation_control_is_switched_once_the_guest_has_it() {
+    let script = Script::default().exits(HLT).exits(HLT).exits(HLT);
+    let mut cpu = cpu(script);
+    cpu.run();
+    let passed = |cpu: &VmxVirtualCpu<Script>| [0x48, 0x49].map(|register| cpu.msr_bitmaps.is_passed(register));
+    assert_eq!(passed(&cpu), [(false, false); 2]);
+    assert!(cpu.has_speculation_control());
+    cpu.pass_speculation_control(0x49);
+    assert_eq!(passed(&cpu), [(false, false), (false, true)], "it is write only");
+    cpu.pass_speculation_control(0x48);
+    assert_eq!(passed(&cpu), [(true, true), (false, true)]);
+    cpu.run();
+    // Of another life nothing is left.
+    cpu.start(Start::Protected { entry: ENTRY as u32, rax: 0, information: 0x9000 });
+    assert_eq!(passed(&cpu), [(false, false); 2]);
+    cpu.run();
+    let counts = |entry| {
+        [EXIT_MSR_STORE_COUNT, ENTRY_MSR_LOAD_COUNT, EXIT_MSR_LOAD_COUNT].map(|field| cpu.vmcs.at(entry, field))
+    };
+    assert_eq!([counts(0), counts(1), counts(2)], [[5, 5, 0], [6, 6, 1], [5, 5, 0]]);
+    let area = cpu.vmcs.at(0, ENTRY_MSR_LOAD_ADDRESS);
+    assert_eq!(cpu.vmcs.at(0, EXIT_MSR_LOAD_ADDRESS), area + 6 * 16);
+    let [.., guest, host] = &cpu.msr_area.entries()[..] else { panic!("no entries") };
+    assert_eq!((guest.index, guest.value, host.index, host.value), (0x48, 0, 0x48, 4));
+}
