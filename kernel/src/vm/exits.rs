@@ -17,6 +17,7 @@ use crate::vm::local_apic::{self, DeliveryMode, Destination, Effect, IA32_TSC_DE
 use crate::vm::memory::GuestMemoryAccess;
 use crate::vm::paravirtual_eoi::ParavirtualEoi;
 use crate::vm::platform::{Host, Outcome, Platform, Services};
+use crate::vm::speculation::{IA32_PRED_CMD, IA32_SPEC_CTRL};
 use addr::{GuestPhys, PAGE_SIZE};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -168,8 +169,8 @@ pub fn serve<V: VirtualCpu, C: ConfigSpace, M: GuestMemoryAccess>(
         Exit::WriteMsr { index, value } => {
             let done = match index {
                 IA32_EFER => vcpu.write_efer(value).ok().map(|()| None),
-                // Executed again, by its processor.
-                _ if platform.msrs.speculation.accepts(index, value) => {
+                IA32_SPEC_CTRL | IA32_PRED_CMD if platform.msrs.speculation.accepts(index, value) => {
+                    // Executed again, by its processor.
                     vcpu.pass_speculation_control(index);
                     return Next::Run;
                 }
