@@ -371,7 +371,7 @@ impl Host for Machine {
 
 /// If this processor's timer has interrupted and is the guest's, that was the guest's deadline; then it moves, if it is to.
 fn serve_timer(apic: &mut LocalApic, vcpu: &mut dyn VirtualCpu) {
-    if apic.has_borrowed_timer() && interrupts::take_timer() && local_apic::is_deadline_reached() {
+    if apic.has_borrowed_timer() && interrupts::take_timer() && local_apic::take_deadline_reached() {
         apic.deadline_reached();
     }
     if apic.timer_moves() {

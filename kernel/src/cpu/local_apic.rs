@@ -228,18 +228,26 @@ pub fn lend(deadline: u64) {
 }
 
 /// Whether the deadline of the guest that has the timer is reached, or none is set; asked after an interrupt, for which the
-/// guest may have set another since, or which somebody forged.
-pub fn is_deadline_reached() -> bool {
-    read_deadline() <= time::ticks()
+/// guest may have set another since, or which somebody forged. The guest is to be told then: the deadline is no more.
+pub fn take_deadline_reached() -> bool {
+    let deadline = read_deadline();
+    if deadline > time::ticks() {
+        return false;
+    }
+    if deadline != 0 {
+        // Not every processor clears the register when the deadline is reached.
+        write_deadline(0);
+    }
+    true
 }
 
-/// Takes the timer back. The deadline that the guest has set last, 0 for none; and whether one was reached of which the
-/// guest does not know yet.
+/// Takes the timer back. The deadline that the guest has set last and was not told of, 0 for none, which may be over; and
+/// whether one before was reached of which it was not told.
 pub fn take_back() -> (u64, bool) {
     let deadline = read_deadline();
-    let reached = stop_deadline();
-    // Not every processor clears the register when the deadline is reached.
-    (if reached || deadline <= time::ticks() { 0 } else { deadline }, reached)
+    let interrupted = stop_deadline();
+    // An interrupt of this deadline's says no more than that it is over, and one that has nothing to do with it nothing.
+    (deadline, interrupted && deadline == 0)
 }
 
 /// Stops the timer. Whether it had interrupted, or was about to.
