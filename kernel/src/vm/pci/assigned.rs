@@ -183,11 +183,8 @@ impl AssignedFunction {
     /// hardware; what stands behind them is taken away with the decoding.
     fn reset<C: ConfigSpace>(&mut self, config: &mut C, effects: &mut EffectSink<'_>) {
         self.forget(config, effects);
-        // The ranges of a virtual function are its physical one's.
-        if self.virtual_function.is_none() {
-            for index in 0..6 {
-                self.bars.write(index, 0);
-            }
+        for index in 0..6 {
+            self.bars.write(index, 0);
         }
         self.hide_virtual_functions(GuestSriov::reset, effects);
         self.effect(PciEffectKind::Reset, effects);

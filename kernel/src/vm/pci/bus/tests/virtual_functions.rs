@@ -170,15 +170,31 @@ fn there_is_room_for_all_of_them_beside_everything_else() {
     };
     neighbour(&mut bus, 1);
     let card = add(Device::igb(), &mut bus);
-    neighbour(&mut bus, 9);
+    for slot in 9..13 {
+        neighbour(&mut bus, slot);
+    }
     let mut taken = [0, 3].map(|register| (address(&bus, &card, register), 4 * SIZE)).to_vec();
     for function in bus.functions().filter(|function| function.physical().is_none()) {
         let memory = function.ranges().filter(|range| range.is_memory());
         taken.extend(memory.map(|range| (function.bars.address(range).unwrap(), range.size)));
     }
     taken.sort();
-    assert_eq!(taken.len(), 2 + 3 + 2 + 3);
+    assert_eq!(taken.len(), 2 + 2 + 5 * 3);
     assert!(taken.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{taken:#x?}");
+    let mut virtual_ones = bus.functions().filter(|function| function.physical().is_some());
+    assert!(virtual_ones.all(|function| function.ranges().all(|range| function.bars.address(range) == Some(0))));
+}
+
+#[test]
+fn those_of_another_card_are_its_own() {
+    let (mut card, mut bus) = card(Device::igb());
+    let other = PciAddress { bdf: Bdf::from_u16(0x0100), ..HOST };
+    let description = *bus.functions().last().unwrap().description();
+    let place = slot(0x40);
+    bus.add(AssignedFunction::new(&card, &description, place, None).unwrap().into_virtual(other, 0)).unwrap();
+    enable(&mut bus, &mut card, 4);
+    assert_eq!(read(&bus, &card, place, 4, Width::Dword), u32::MAX);
+    assert_ne!(read(&bus, &card, slot(3), 4, Width::Dword), u32::MAX);
 }
 
 #[test]
@@ -330,6 +346,8 @@ fn resets_take_what_they_reset() {
     assert_eq!(read(&bus, &card, slot(0), 4, Width::Dword), u32::MAX);
     assert_eq!((address(&bus, &card, 0), address(&bus, &card, 3)), (0, 0));
     assert_eq!(read(&bus, &card, GUEST, CONTROL, Width::Dword), 0);
+    let effects = write(&mut bus, &mut card, GUEST, 0xA8, Width::Word, 0x8000);
+    assert_eq!(effects, [PciEffect { function: HOST, kind: PciEffectKind::Reset }], "none to switch off");
     let effects = enable(&mut bus, &mut card, 2);
     assert_eq!((counts(&effects), effects.len()), (Vec::from([2]), 1), "{effects:?}");
 }
