@@ -88,14 +88,18 @@ impl Passthrough {
         let taken: Vec<PciAddress> = self.devices.iter().map(AssignedDevice::address).collect();
         let chosen = selection::resolve(devices, &self.functions, &taken)?;
         for (device, Device { line, .. }) in chosen.iter().zip(devices) {
-            let refuse = |why: String| format!("line {line}: device {device} cannot be assigned: {why}");
-            let dmar = self.dmar.as_ref().ok_or_else(|| {
-                refuse("the machine has no usable DMAR table, so nothing could limit its DMA".to_string())
-            })?;
-            selection::check(*device, &chosen, &self.functions, dmar).map_err(refuse)?;
-            self.units.serving(dmar, *device, &Bridges(&self.functions)).map_err(refuse)?;
+            self.check(*device, &chosen)
+                .map_err(|why| format!("line {line}: device {device} cannot be assigned: {why}"))?;
         }
         Ok(chosen)
+    }
+
+    /// Whether `device` can be handed out together with all of `chosen`.
+    fn check(&self, device: PciAddress, chosen: &[PciAddress]) -> Result<(), String> {
+        let no_table = "the machine has no usable DMAR table, so nothing could limit its DMA";
+        let dmar = self.dmar.as_ref().ok_or(no_table)?;
+        selection::check(device, chosen, &self.functions, dmar)?;
+        self.units.serving(dmar, device, &Bridges(&self.functions)).map(|_| ())
     }
 
     /// Moves `address` into guest `guest` with `memory`, and `virtual_functions` virtual functions with it if it can have any. They
