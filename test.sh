@@ -88,6 +88,8 @@ if [ -n "$host" ]; then
         skipped+=("clippy on the host" "clippy on the image")
     fi
     tests "host tests" --workspace --exclude qtest
+    # As others use it: the kernel's feature `small` is on above.
+    tests "host tests of paging without the kernel" -p paging
     # An input that fails is kept in target, and its seed is told.
     mkdir -p target
     check "DMAR tables, mutated for 20 seconds" \

@@ -13,20 +13,24 @@ pub trait InputAddress: Copy + Ord + fmt::Debug + fmt::Display {
 }
 
 impl InputAddress for GuestPhys {
+    #[inline]
     fn from_u64(value: u64) -> Self {
         GuestPhys::new(value)
     }
 
+    #[inline]
     fn to_u64(self) -> u64 {
         self.as_u64()
     }
 }
 
 impl InputAddress for Iova {
+    #[inline]
     fn from_u64(value: u64) -> Self {
         Iova::new(value)
     }
 
+    #[inline]
     fn to_u64(self) -> u64 {
         self.as_u64()
     }
@@ -43,10 +47,12 @@ impl fmt::Display for Input {
 }
 
 impl InputAddress for Input {
+    #[inline]
     fn from_u64(value: u64) -> Self {
         Self(value)
     }
 
+    #[inline]
     fn to_u64(self) -> u64 {
         self.0
     }

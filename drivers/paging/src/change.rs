@@ -8,34 +8,20 @@ use crate::{
     address::Input,
     geometry::{index, is_slot, level_of, slot_bytes, slot_end, slot_start},
     list::Tree,
-    one::Unmapped,
-    shape::Shape,
     split::{Edit, Splits},
     walker::Walker,
 };
 use addr::PageSize;
 
 impl Walker {
-    /// Takes out whatever is mapped of the `len` bytes from `start`. `shape` is the walker's own, which the caller knows
-    /// when it is compiled.
-    #[inline]
+    /// Takes out whatever is mapped of the `len` bytes from `start`.
     pub(crate) fn unmap(
         &self,
-        shape: &Shape,
         memory: &mut impl TableMemory,
         start: u64,
         len: u64,
     ) -> Result<Flush<Input>, MapError<Input>> {
-        let removed = self.invalidation(start, len, false);
-        match self.unmap_one(shape, memory, start, len) {
-            Some(Unmapped::Page) => Ok(Flush::of(removed)),
-            Some(Unmapped::Table(tree)) => {
-                let removed = Invalidation { tables_changed: true, ..removed };
-                Ok(Flush::of_tree(removed, tree, self.shape))
-            }
-            // Taken apart and put together again, so that the compiler keeps the parts of the short way in registers.
-            None => Ok(self.change(memory, start, len, None)?),
-        }
+        self.change(memory, start, len, None)
     }
 
     /// Gives whatever is mapped of the `len` bytes from `start` another use: `bits` says which.
@@ -181,7 +167,7 @@ impl Walker {
 
     /// Takes the whole tree down.
     pub(crate) fn destroy(&self, memory: &mut impl TableMemory) -> Flush<Input> {
-        let everything = self.invalidation(0, self.input_end, false);
+        let everything = self.invalidation(Input(0), self.input_end, false);
         let mut flush = Flush::of(Invalidation { tables_changed: true, ..everything });
         flush.detach(self.tree(), self.shape, memory);
         flush

@@ -3,16 +3,19 @@
 use crate::ENTRIES;
 
 /// The logarithm to base 2 of the number of bytes that one entry at `level` (1 to 5) covers.
+#[inline]
 pub(crate) const fn slot_shift(level: u8) -> u32 {
     3 + 9 * level as u32
 }
 
 /// The number of bytes that one entry at `level` (1 to 5) covers.
+#[inline]
 pub(crate) const fn slot_bytes(level: u8) -> u64 {
     1 << slot_shift(level)
 }
 
 /// The index of `input` in a table at `level`.
+#[inline]
 pub(crate) const fn index(input: u64, level: u8) -> usize {
     (input >> slot_shift(level)) as usize % ENTRIES
 }

@@ -91,7 +91,8 @@
 //! # How
 //!
 //! One walker, compiled once, serves all formats: of a format it knows a few masks (`shape.rs`). One page mapped or
-//! unmapped where its tables are is one walk and one store (`one.rs`). A table that becomes empty stays for what is mapped there
+//! unmapped where its tables are is one walk and one store, compiled into the caller (`one.rs`; with the feature `small`
+//! it is a call, for images that must be small). A table that becomes empty stays for what is mapped there
 //! next, so that a driver which maps and unmaps single buffers moves no tables and asks for no wide invalidations;
 //! [`PageTable::release_empty_tables`] takes such tables back. Pages are merged when the last of 512 comes.
 #![no_std]

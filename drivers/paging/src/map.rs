@@ -11,11 +11,9 @@ use crate::{
     free::free_tree,
     geometry::{index, is_slot, level_of, slot_bytes, slot_end},
     list::Tree,
-    one::Mapped,
     shape::Shape,
     walker::Walker,
 };
-use addr::PageSize;
 
 /// Bit 11 of an absent entry in which a new tree waits, whose address is in the entry as it will be: a table may well be
 /// at address 0, and nothing looks like no entry at all.
@@ -44,40 +42,8 @@ impl Request {
 }
 
 impl Walker {
-    /// Maps `len` bytes from `start` to the host memory from `host`; `bits` says how they may be used. `shape` is the
-    /// walker's own, which the caller knows when it is compiled.
-    #[inline]
+    /// Maps `len` bytes from `start` to the host memory from `host`; `bits` says how they may be used.
     pub(crate) fn map(
-        &self,
-        shape: &Shape,
-        memory: &mut impl TableMemory,
-        start: u64,
-        host: u64,
-        len: u64,
-        bits: u64,
-    ) -> Result<Flush<Input>, MapError<Input>> {
-        let added = self.invalidation(start, len, true);
-        // The long ways' results are taken apart and put together again, so that the compiler can keep the parts of the
-        // short way's in registers.
-        match self.map_one(shape, memory, start, host, len, bits) {
-            Some(Mapped::Alone) => Ok(Flush::of(added)),
-            Some(Mapped::InNewTables) => Ok(Flush::of(Invalidation { tables_changed: true, ..added })),
-            Some(Mapped::PerhapsLast) => Ok(self.merge_one(memory, start, len)?),
-            None => Ok(self.map_many(memory, start, host, len, bits)?),
-        }
-    }
-
-    /// The end of the short way where the table may be full.
-    #[inline(never)]
-    fn merge_one(&self, memory: &mut impl TableMemory, start: u64, len: u64) -> Result<Flush<Input>, MapError<Input>> {
-        let mut flush = Flush::of(self.invalidation(start, len, true));
-        self.merge_up(memory, level_of(start, start + len), PageSize::Size1G.level(), start, &mut flush);
-        Ok(flush)
-    }
-
-    /// The long way of [`Self::map`].
-    #[inline(never)]
-    fn map_many(
         &self,
         memory: &mut impl TableMemory,
         start: u64,
@@ -89,7 +55,7 @@ impl Walker {
         self.check_host(host, len)?;
         let leaf_level = self.leaf_level(start ^ host);
         let request = Request { offset: host.wrapping_sub(start).wrapping_add(bits), leaf_level, shape: self.shape };
-        let added = self.invalidation(start, len, true);
+        let added = self.invalidation(Input(start), len, true);
         // Down to the table in which something is to be stored.
         let mut target = level_of(start, end);
         if target > leaf_level && is_slot(start, end, target) {

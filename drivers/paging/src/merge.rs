@@ -97,7 +97,7 @@ impl Walker {
 
     /// Notes that the entry for `input` in a table at `level` has changed, other than from absent.
     pub(crate) fn note_slot(&self, flush: &mut Flush<Input>, level: u8, input: u64, tables_changed: bool) {
-        let changed = self.invalidation(slot_start(input, level), slot_bytes(level), false);
+        let changed = self.invalidation(Input(slot_start(input, level)), slot_bytes(level), false);
         flush.note(Invalidation { tables_changed, ..changed });
     }
 }

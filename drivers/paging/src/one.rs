@@ -1,24 +1,28 @@
 //! The short ways: one page mapped or unmapped by one store that hardware sees. They do nothing that the long ways would
 //! not, and leave to those whatever is not as simple.
+//!
+//! They are compiled into whoever calls, where the page's size is mostly known; so every size has its own numbers in the
+//! machine code, and no loop.
 
 use crate::{
     ENTRIES, TableMemory,
     entry::{ADDRESS, PAGE},
     free::free_tree,
-    geometry::slot_shift,
+    geometry::{index, slot_bytes},
     list::Tree,
     shape::Shape,
     walker::Walker,
 };
-use addr::{HostPhys, PageSize};
+use addr::HostPhys;
 
-/// How a page was mapped.
+/// Whether there is to be one way for all sizes.
+const SMALL: bool = cfg!(feature = "small");
+
+/// Where a page was mapped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mapped {
-    /// In a table that is not full.
-    Alone,
-    /// In a table that may now be one which a large page can replace.
-    PerhapsLast,
+    /// In a table that was there.
+    InTable,
     /// In new tables.
     InNewTables,
 }
@@ -33,9 +37,9 @@ pub(crate) enum Unmapped {
 }
 
 impl Walker {
-    /// Does what [`Walker::map`] does for one page if all tables are there, or none below where one is missing. `None`,
-    /// and nothing has changed, if it is not as simple.
-    #[inline]
+    /// Does what [`Walker::map`] does for one page if all tables are there, or none below where one is missing, and if no
+    /// larger page can replace the table then. `None`, and nothing has changed, if it is not as simple.
+    #[inline(always)]
     pub(crate) fn map_one(
         &self,
         shape: &Shape,
@@ -45,53 +49,54 @@ impl Walker {
         len: u64,
         bits: u64,
     ) -> Option<Mapped> {
-        let size = match len {
-            0x1000 => PageSize::Size4K,
-            0x20_0000 => PageSize::Size2M,
-            0x4000_0000 => PageSize::Size1G,
-            _ => return None,
-        };
-        let within = len - 1;
+        match page_level(len)? {
+            level if SMALL => self.map_slot(shape, memory, start, host, bits, level),
+            1 => self.map_slot(shape, memory, start, host, bits, 1),
+            2 => self.map_slot(shape, memory, start, host, bits, 2),
+            _ => self.map_slot(shape, memory, start, host, bits, 3),
+        }
+    }
+
+    /// Does it for a page at `level`.
+    #[inline(always)]
+    fn map_slot(
+        &self,
+        shape: &Shape,
+        memory: &mut impl TableMemory,
+        start: u64,
+        host: u64,
+        bits: u64,
+        level: u8,
+    ) -> Option<Mapped> {
+        let within = slot_bytes(level) - 1;
         if (start | host) & within != 0
             || start | within >= self.input_end
             || host | within >= self.host_end
-            || size > self.limits.largest
+            || level > self.limits.largest.level()
         {
             return None;
         }
-        let leaf = host | bits | if size == PageSize::Size4K { 0 } else { PAGE };
-        let mut shift = slot_shift(self.limits.levels);
-        let mut table = self.root;
-        loop {
-            let index = (start >> shift) as usize % ENTRIES;
-            let entry = memory.read_entry(table, index);
-            if shift == size.shift() {
-                if shape.is_present(entry) {
-                    return None;
-                }
-                memory.write_entry(table, index, leaf);
-                break;
-            }
-            if !is_table_above_pages(shape, entry) {
-                if shape.is_present(entry) {
-                    return None;
-                }
-                let chain = chain(memory, shape, shift, start, size, leaf)?;
-                memory.write_entry(table, index, chain);
-                return Some(Mapped::InNewTables);
-            }
-            table = HostPhys::new(entry & ADDRESS);
-            shift -= 9;
+        let leaf = host | bits | if level == 1 { 0 } else { PAGE };
+        let table = match self.descend(shape, memory, start, level) {
+            Ok(table) => table,
+            Err(lowest) => return map_below(memory, shape, lowest, start, level, leaf),
+        };
+        let index = index(start, level);
+        if shape.is_present(memory.read_entry(table, index)) {
+            return None;
         }
-        // Only a full table whose pages lie in a row can be merged, and its two ends tell first that it is not full.
-        let in_a_row = (start ^ host) & (len * ENTRIES as u64 - 1) == 0;
-        let is_full = || [ENTRIES - 1, 0].into_iter().all(|end| memory.read_entry(table, end) != 0);
-        Some(if in_a_row && is_full() { Mapped::PerhapsLast } else { Mapped::Alone })
+        // Only a full table whose pages lie in a row can be merged, and its two ends tell first that it will not be full.
+        let in_a_row = (start ^ host) & (slot_bytes(level + 1) - 1) == 0;
+        if in_a_row && [ENTRIES - 1, 0].into_iter().all(|end| end == index || memory.read_entry(table, end) != 0) {
+            return None;
+        }
+        memory.write_entry(table, index, leaf);
+        Some(Mapped::InTable)
     }
 
     /// Does what [`Walker::unmap`] does if that is one store, to the entry of a page or of a table. `None`, and nothing has
     /// changed, if it is not.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unmap_one(
         &self,
         shape: &Shape,
@@ -99,91 +104,106 @@ impl Walker {
         start: u64,
         len: u64,
     ) -> Option<Unmapped> {
-        // Each with its own numbers in the machine code.
-        match len {
-            0x1000 => self.unmap_slot(shape, memory, start, 12),
-            0x20_0000 => self.unmap_slot(shape, memory, start, 21),
-            0x4000_0000 => self.unmap_slot(shape, memory, start, 30),
-            _ => None,
+        match page_level(len)? {
+            level if SMALL => self.unmap_slot(shape, memory, start, level),
+            1 => self.unmap_slot(shape, memory, start, 1),
+            2 => self.unmap_slot(shape, memory, start, 2),
+            _ => self.unmap_slot(shape, memory, start, 3),
         }
     }
 
-    /// Does it for the slot at `start` of `1 << page_shift` bytes, if `start` is a multiple of that.
+    /// Does it for the slot at `level` that begins at `start`, if one does.
     #[inline(always)]
-    fn unmap_slot(
-        &self,
-        shape: &Shape,
-        memory: &mut impl TableMemory,
-        start: u64,
-        page_shift: u32,
-    ) -> Option<Unmapped> {
-        let within = (1 << page_shift) - 1;
+    fn unmap_slot(&self, shape: &Shape, memory: &mut impl TableMemory, start: u64, level: u8) -> Option<Unmapped> {
+        let within = slot_bytes(level) - 1;
         if start & within != 0 || start | within >= self.input_end {
             return None;
         }
-        let mut shift = slot_shift(self.limits.levels);
-        let mut table = self.root;
-        while shift > page_shift {
-            let entry = memory.read_entry(table, (start >> shift) as usize % ENTRIES);
-            if !is_table_above_pages(shape, entry) {
-                return None;
-            }
-            table = HostPhys::new(entry & ADDRESS);
-            shift -= 9;
-        }
-        let index = (start >> page_shift) as usize % ENTRIES;
+        let table = self.descend(shape, memory, start, level).ok()?;
+        let index = index(start, level);
         let entry = memory.read_entry(table, index);
         let unmapped = if !shape.is_present(entry) {
             return None;
-        } else if page_shift == PageSize::Size4K.shift() || entry & PAGE != 0 {
+        } else if level == 1 || entry & PAGE != 0 {
             Unmapped::Page
-        } else if is_table_above_pages(shape, entry) {
-            Unmapped::Table(Tree::child(entry, ((page_shift - slot_shift(0)) / 9) as u8))
+        } else if shape.is_table(entry, level) {
+            Unmapped::Table(Tree::child(entry, level))
         } else {
             return None;
         };
         memory.write_entry(table, index, 0);
         Some(unmapped)
     }
+
+    /// The table at `level` that `start` is translated by, or else the lowest that is there above.
+    #[inline(always)]
+    fn descend(&self, shape: &Shape, memory: &impl TableMemory, start: u64, level: u8) -> Result<HostPhys, Tree> {
+        let mut table = self.root;
+        for above in [5, 4, 3, 2] {
+            if above <= self.limits.levels && above > level {
+                let entry = memory.read_entry(table, index(start, above));
+                if !shape.is_table(entry, above) {
+                    return Err(Tree { table, level: above });
+                }
+                table = HostPhys::new(entry & ADDRESS);
+            }
+        }
+        Ok(table)
+    }
 }
 
-/// Whether an entry at a level that is known not to be the lowest points to a table.
-#[inline]
-fn is_table_above_pages(shape: &Shape, entry: u64) -> bool {
-    shape.is_table(entry, 2)
+/// The level of the entry of a page of `len` bytes, if there is one.
+#[inline(always)]
+fn page_level(len: u64) -> Option<u8> {
+    match len {
+        0x1000 => Some(1),
+        0x20_0000 => Some(2),
+        0x4000_0000 => Some(3),
+        _ => None,
+    }
 }
 
-/// New tables below an entry that covers `1 << shift` bytes, with nothing but the page `leaf` of `size` at `start`: the
-/// entry that points to them. `None`, and nothing taken, if memory is out.
+/// Maps the page `leaf` at `level` in new tables below the one at the top of `lowest`, if nothing is there.
+#[cold]
 #[inline(never)]
-fn chain(
+fn map_below(
     memory: &mut impl TableMemory,
     shape: &Shape,
-    shift: u32,
+    lowest: Tree,
     start: u64,
-    size: PageSize,
+    level: u8,
     leaf: u64,
-) -> Option<u64> {
-    let top = memory.allocate_table()?;
-    let (mut table, mut shift) = (top, shift - 9);
-    let level = ((shift - slot_shift(0)) / 9) as u8;
+) -> Option<Mapped> {
+    let index = index(start, lowest.level);
+    if shape.is_present(memory.read_entry(lowest.table, index)) {
+        return None;
+    }
+    let chain = chain(memory, shape, lowest.level - 1, start, level, leaf)?;
+    memory.write_entry(lowest.table, index, chain);
+    Some(Mapped::InNewTables)
+}
+
+/// New tables from `top` down to `level`, with nothing but the page `leaf` at `start`: the entry that points to them. `None`,
+/// and nothing taken, if memory is out.
+fn chain(memory: &mut impl TableMemory, shape: &Shape, top: u8, start: u64, level: u8, leaf: u64) -> Option<u64> {
+    let tree = Tree { table: memory.allocate_table()?, level: top };
+    let mut lowest = tree;
     loop {
-        let index = (start >> shift) as usize % ENTRIES;
-        let next = if shift == size.shift() { None } else { Some(memory.allocate_table()) };
+        let next = if lowest.level == level { None } else { Some(memory.allocate_table()) };
         let entry = match next {
             None => leaf,
             Some(Some(next)) => shape.table_entry(next),
             Some(None) => {
-                free_tree(memory, Tree { table: top, level }, shape);
+                free_tree(memory, tree, shape);
                 return None;
             }
         };
-        memory.fill_entry(table, index, entry);
-        memory.publish(table, index..index + 1);
+        let index = index(start, lowest.level);
+        memory.fill_entry(lowest.table, index, entry);
+        memory.publish(lowest.table, index..index + 1);
         match next.flatten() {
-            Some(next) => table = next,
-            None => return Some(shape.table_entry(top)),
+            Some(next) => lowest = Tree { table: next, level: lowest.level - 1 },
+            None => return Some(shape.table_entry(tree.table)),
         }
-        shift -= 9;
     }
 }

@@ -1,8 +1,12 @@
 //! The tree as its users see it: in one format, with that format's addresses and permissions.
 
 use crate::{
-    Entry, Flush, Format, InputAddress, Limits, MapError, Mapping, Permissions, TableMemory, address::Input,
-    entry::ADDRESS, shape::Shape, walker::Walker,
+    Entry, Flush, Format, InputAddress, Invalidation, Limits, MapError, Mapping, Permissions, TableMemory,
+    address::Input,
+    entry::ADDRESS,
+    one::{Mapped, Unmapped},
+    shape::Shape,
+    walker::Walker,
 };
 use addr::{HostPhys, PageSize};
 use core::{fmt, marker::PhantomData};
@@ -67,7 +71,8 @@ impl<F: Format> PageTable<F> {
     /// # Errors
     /// The range is empty, misaligned or beyond what the table or an entry can hold; the format cannot say
     /// `permissions` or `attributes`; some part is mapped already; memory is out. Nothing has changed then.
-    #[inline]
+    #[cfg_attr(feature = "small", inline)]
+    #[cfg_attr(not(feature = "small"), inline(always))]
     pub fn map(
         &mut self,
         memory: &mut impl TableMemory,
@@ -77,8 +82,30 @@ impl<F: Format> PageTable<F> {
         permissions: Permissions,
         attributes: F::Attributes,
     ) -> Result<Flush<F::Input>, MapError<F::Input>> {
+        if let Ok(bits) = self.bits(permissions, attributes)
+            && let Some(mapped) = self.walker.map_one(Self::SHAPE, memory, input.to_u64(), host.as_u64(), len, bits)
+        {
+            let tables_changed = mapped == Mapped::InNewTables;
+            return Ok(Flush::of(Invalidation { tables_changed, ..self.walker.invalidation(input, len, true) }));
+        }
+        self.map_many(memory, input, host, len, permissions, attributes)
+    }
+
+    /// The long way of [`Self::map`]; said to be cold so that the short way, where it is compiled into a loop, has the
+    /// registers.
+    #[cold]
+    #[inline(never)]
+    fn map_many(
+        &mut self,
+        memory: &mut impl TableMemory,
+        input: F::Input,
+        host: HostPhys,
+        len: u64,
+        permissions: Permissions,
+        attributes: F::Attributes,
+    ) -> Result<Flush<F::Input>, MapError<F::Input>> {
         let bits = self.bits(permissions, attributes)?;
-        finish(self.walker.map(Self::SHAPE, memory, input.to_u64(), host.as_u64(), len, bits))
+        finish(self.walker.map(memory, input.to_u64(), host.as_u64(), len, bits))
     }
 
     /// Takes out whatever is mapped of the `len` bytes from `input`. A larger page of which only a part goes is
@@ -88,14 +115,34 @@ impl<F: Format> PageTable<F> {
     /// # Errors
     /// The range is empty, misaligned or beyond the table; memory is out for the tables of a split. Nothing has
     /// changed then. That nothing was mapped is no error.
-    #[inline]
+    #[cfg_attr(feature = "small", inline)]
+    #[cfg_attr(not(feature = "small"), inline(always))]
     pub fn unmap(
         &mut self,
         memory: &mut impl TableMemory,
         input: F::Input,
         len: u64,
     ) -> Result<Flush<F::Input>, MapError<F::Input>> {
-        finish(self.walker.unmap(Self::SHAPE, memory, input.to_u64(), len))
+        let removed = self.walker.invalidation(input, len, false);
+        match self.walker.unmap_one(Self::SHAPE, memory, input.to_u64(), len) {
+            Some(Unmapped::Page) => Ok(Flush::of(removed)),
+            Some(Unmapped::Table(tree)) => {
+                Ok(Flush::of_tree(Invalidation { tables_changed: true, ..removed }, tree, Self::SHAPE))
+            }
+            None => self.unmap_many(memory, input, len),
+        }
+    }
+
+    /// The long way of [`Self::unmap`].
+    #[cold]
+    #[inline(never)]
+    fn unmap_many(
+        &mut self,
+        memory: &mut impl TableMemory,
+        input: F::Input,
+        len: u64,
+    ) -> Result<Flush<F::Input>, MapError<F::Input>> {
+        finish(self.walker.unmap(memory, input.to_u64(), len))
     }
 
     /// Gives whatever is mapped of the `len` bytes from `input` other permissions and attributes; each page has the old

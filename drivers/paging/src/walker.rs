@@ -22,8 +22,8 @@ impl Walker {
 
     /// What asks for an invalidation of a range.
     #[inline]
-    pub(crate) fn invalidation(&self, start: u64, len: u64, only_added: bool) -> Invalidation<Input> {
-        Invalidation { root: self.root, start: Input(start), len, tables_changed: false, only_added }
+    pub(crate) fn invalidation<I>(&self, start: I, len: u64, only_added: bool) -> Invalidation<I> {
+        Invalidation { root: self.root, start, len, tables_changed: false, only_added }
     }
 
     /// The end of the range of `len` bytes from `start`, if it is one that the tree can hold.

@@ -56,10 +56,12 @@ impl Format for Ept {
     const TABLE: u64 = READ | WRITE | EXECUTE;
     const SET_BY_HARDWARE: u64 = ACCESSED_DIRTY;
 
+    #[inline]
     fn supports(permissions: Permissions, _: EptAttributes) -> bool {
         permissions.read
     }
 
+    #[inline]
     fn leaf(size: PageSize, mapping: Mapping<EptAttributes>) -> u64 {
         let Mapping { host, permissions, attributes } = mapping;
         host.as_u64() & ADDRESS

@@ -46,10 +46,12 @@ impl Format for FirstStage {
         12 + 9 * u32::from(levels) - 1
     }
 
+    #[inline]
     fn supports(permissions: Permissions, (): ()) -> bool {
         permissions.read && !permissions.execute
     }
 
+    #[inline]
     fn leaf(size: PageSize, mapping: Mapping<()>) -> u64 {
         mapping.host.as_u64() & ADDRESS
             | PRESENT

@@ -44,10 +44,12 @@ impl Format for NestedPaging {
     const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
     const SET_BY_HARDWARE: u64 = 0;
 
+    #[inline]
     fn supports(permissions: Permissions, memory_type: MemoryType) -> bool {
         permissions.read && pat_index(memory_type).is_some()
     }
 
+    #[inline]
     fn leaf(size: PageSize, mapping: Mapping<MemoryType>) -> u64 {
         // Of a type that the PAT does not hold, uncacheable is the harmless stand-in; `supports` refuses it before.
         let pat_index = pat_index(mapping.attributes).unwrap_or(3);

@@ -68,10 +68,12 @@ impl Format for SecondStage {
     const TABLE: u64 = READ | WRITE;
     const SET_BY_HARDWARE: u64 = ACCESSED_DIRTY;
 
+    #[inline]
     fn supports(permissions: Permissions, _: SecondStageAttributes) -> bool {
         (permissions.read || permissions.write) && !permissions.execute
     }
 
+    #[inline]
     fn leaf(size: PageSize, mapping: Mapping<SecondStageAttributes>) -> u64 {
         mapping.host.as_u64() & ADDRESS
             | if mapping.permissions.read { READ } else { 0 }
