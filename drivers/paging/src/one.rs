@@ -49,8 +49,11 @@ impl Walker {
         len: u64,
         bits: u64,
     ) -> Option<Mapped> {
-        match page_level(len)? {
-            level if SMALL => self.map_slot(shape, memory, start, host, bits, level),
+        let level = page_level(len)?;
+        if SMALL {
+            return self.map_slot(shape, memory, start, host, bits, level);
+        }
+        match level {
             1 => self.map_slot(shape, memory, start, host, bits, 1),
             2 => self.map_slot(shape, memory, start, host, bits, 2),
             _ => self.map_slot(shape, memory, start, host, bits, 3),
@@ -104,8 +107,11 @@ impl Walker {
         start: u64,
         len: u64,
     ) -> Option<Unmapped> {
-        match page_level(len)? {
-            level if SMALL => self.unmap_slot(shape, memory, start, level),
+        let level = page_level(len)?;
+        if SMALL {
+            return self.unmap_slot(shape, memory, start, level);
+        }
+        match level {
             1 => self.unmap_slot(shape, memory, start, 1),
             2 => self.unmap_slot(shape, memory, start, 2),
             _ => self.unmap_slot(shape, memory, start, 3),
