@@ -57,3 +57,16 @@ impl InputAddress for Input {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn every_kind_of_address_reads_as_its_number() {
+        assert_eq!(Input(0x12_3000).to_string(), "0x123000");
+        assert_eq!(Input(0x12_3000).to_string(), Iova::from_u64(0x12_3000).to_string());
+        assert_eq!(Input::from_u64(GuestPhys::from_u64(0x5000).to_u64()), Input(0x5000));
+    }
+}

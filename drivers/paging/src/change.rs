@@ -6,7 +6,7 @@
 use crate::{
     ENTRIES, Flush, Invalidation, MapError, TableMemory,
     address::Input,
-    geometry::{index, is_slot, level_of, slot_bytes, slot_end, slot_start},
+    geometry::{Part, index, is_slot, level_of, parts, slot_bytes, slot_start},
     list::Tree,
     split::{Edit, Splits},
     walker::Walker,
@@ -80,9 +80,7 @@ impl Walker {
     ) -> bool {
         let Tree { table, level } = tree;
         let mut changed = false;
-        let mut at = start;
-        while at < end {
-            let (index, next) = (index(at, level), slot_end(at, end, level));
+        for Part { index, start: at, end: next } in parts(start, end, level) {
             let entry = memory.read_entry(table, index);
             let whole = is_slot(at, next, level);
             if self.shape.is_table(entry, level) {
@@ -109,7 +107,6 @@ impl Walker {
                     changed |= new != 0;
                 }
             }
-            at = next;
         }
         changed
     }
@@ -123,16 +120,13 @@ impl Walker {
         end: u64,
     ) -> Result<(), MapError<Input>> {
         let Tree { table, level } = tree;
-        let mut at = start;
-        while at < end {
-            let (index, next) = (index(at, level), slot_end(at, end, level));
+        for Part { index, start: at, end: next } in parts(start, end, level) {
             let value = memory.read_entry(table, index);
             if self.shape.is_table(value, level) {
                 self.refuse_malformed(memory, Tree::child(value, level), at, next)?;
             } else if self.shape.is_present(value) && !self.shape.is_page(value, level) {
                 return Err(MapError::Malformed { table, index, value });
             }
-            at = next;
         }
         Ok(())
     }
@@ -155,8 +149,7 @@ impl Walker {
             if self.shape.is_table(entry, level) && self.release_below(memory, Tree::child(entry, level), start, flush)
             {
                 memory.write_entry(table, index, 0);
-                // Nothing is present in it, so it points to no other tables.
-                flush.detach(Tree { level: 1, ..Tree::child(entry, level) }, self.shape, memory);
+                flush.detach(Tree::child(entry, level), self.shape, memory);
                 self.note_slot(flush, level, start, true);
             } else {
                 empty &= !self.shape.is_present(entry);

@@ -151,3 +151,21 @@ pub(crate) const fn leaf_size(level: u8) -> Option<PageSize> {
 pub(crate) const fn misaligned(size: PageSize) -> u64 {
     ADDRESS & (size.bytes() - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_types_are_those_of_the_mtrrs() {
+        let uncacheable = [(0, MemoryType::Uncacheable), (1, MemoryType::WriteCombining)];
+        let cacheable = [(4, MemoryType::WriteThrough), (5, MemoryType::WriteProtected), (6, MemoryType::WriteBack)];
+        for (bits, memory_type) in uncacheable.into_iter().chain(cacheable) {
+            assert_eq!(MemoryType::from_bits(bits), Some(memory_type));
+            assert_eq!(memory_type as u8, bits);
+        }
+        for reserved in [2, 3, 7, 8, 0x80, u8::MAX] {
+            assert_eq!(MemoryType::from_bits(reserved), None);
+        }
+    }
+}

@@ -26,10 +26,31 @@ pub(crate) const fn slot_start(input: u64, level: u8) -> u64 {
 }
 
 /// Where the part of a range that begins at `input` and ends at `end` ends in the slot at `level` that `input` is in.
-pub(crate) const fn slot_end(input: u64, end: u64, level: u8) -> u64 {
+pub(crate) fn slot_end(input: u64, end: u64, level: u8) -> u64 {
     // With five levels an end is at most 2^57: nothing here can overflow.
-    let slot = (input | (slot_bytes(level) - 1)) + 1;
-    if slot < end { slot } else { end }
+    end.min((input | (slot_bytes(level) - 1)) + 1)
+}
+
+/// A part of a range: what of it is in one slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Part {
+    /// The slot's index in its table.
+    pub(crate) index: usize,
+    /// The first address of the part.
+    pub(crate) start: u64,
+    /// The first address behind it.
+    pub(crate) end: u64,
+}
+
+/// The parts in which a range falls into the slots of a table at `level`, which covers all of it.
+#[inline]
+pub(crate) fn parts(start: u64, end: u64, level: u8) -> impl Iterator<Item = Part> {
+    let mut at = start;
+    core::iter::from_fn(move || {
+        let part = Part { index: index(at, level), start: at, end: slot_end(at, end, level) };
+        at = part.end;
+        (part.start < part.end).then_some(part)
+    })
 }
 
 /// Whether a range is all that the slot at `level` covers which it begins in.
@@ -50,6 +71,7 @@ pub(crate) const fn level_of(start: u64, end: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::vec::Vec;
 
     #[test]
     fn slots_are_those_of_nine_bit_tables() {
@@ -65,6 +87,12 @@ mod tests {
         assert_eq!(slot_end(0x1f_f000, 0x40_0000, 2), 0x20_0000);
         assert_eq!(slot_end(0x20_0000, 0x20_1000, 2), 0x20_1000);
         assert_eq!(slot_end(0x20_0000, 0x40_0000, 2), 0x40_0000);
+        let part = |index, start, end| Part { index, start, end };
+        let in_two = [part(511, 0x1f_f000, 0x20_0000), part(0, 0x20_0000, 0x20_1000)];
+        assert_eq!(parts(0x1f_f000, 0x20_1000, 1).collect::<Vec<_>>(), in_two);
+        let above = [part(0, 0x1f_f000, 0x20_0000), part(1, 0x20_0000, 0x20_1000)];
+        assert_eq!(parts(0x1f_f000, 0x20_1000, 2).collect::<Vec<_>>(), above);
+        assert_eq!(parts(0x1000, 0x1000, 1).next(), None);
         assert!(is_slot(0x20_0000, 0x40_0000, 2));
         assert!(!is_slot(0x20_1000, 0x40_1000, 2) && !is_slot(0x20_0000, 0x3f_f000, 2));
     }

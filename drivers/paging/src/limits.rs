@@ -35,7 +35,7 @@ impl Limits {
     /// Hardware that walks `levels` levels, has pages of `largest` size and all smaller ones, and everything else that
     /// the format can express.
     pub const fn new(levels: u8, largest: PageSize) -> Self {
-        Self { levels, largest, input_bits: u8::MAX, host_bits: 52, reserved: 0, write_only: true }
+        Self { levels, largest, input_bits: u8::MAX, host_bits: u8::MAX, reserved: 0, write_only: true }
     }
 
     /// Input addresses have `bits` bits at most, if that is fewer than the levels translate: CAP.MGAW + 1 of a
@@ -44,10 +44,10 @@ impl Limits {
         Self { input_bits: bits, ..self }
     }
 
-    /// Host addresses have `bits` bits, 52 at most: MAXPHYADDR of a processor, the host address width (DMAR table) of
+    /// Host addresses have `bits` bits, if that is fewer than the 52 that an entry holds: MAXPHYADDR of a processor, the host address width (DMAR table) of
     /// a remapping unit. Bits above are reserved in entries.
     pub const fn with_host_bits(self, bits: u8) -> Self {
-        Self { host_bits: if bits < 52 { bits } else { 52 }, ..self }
+        Self { host_bits: bits, ..self }
     }
 
     /// Hardware reserves `bits` of a leaf, which the format otherwise has: [`SecondStage::SNOOP`] without ECAP.SC.
@@ -66,5 +66,10 @@ impl Limits {
     /// The number of bits of the input addresses that a table in the format `F` translates within these limits.
     pub(crate) fn width<F: Format>(&self) -> u32 {
         F::input_bits(self.levels).min(u32::from(self.input_bits))
+    }
+
+    /// The number of bits of the host addresses that an entry holds within these limits.
+    pub(crate) fn host_width(&self) -> u32 {
+        u32::from(self.host_bits).min(52)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     address::Input,
     entry::{ADDRESS, PAGE},
     free::free_tree,
-    geometry::{index, is_slot, level_of, slot_bytes, slot_end},
+    geometry::{Part, index, is_slot, level_of, parts, slot_bytes, slot_end},
     list::Tree,
     shape::Shape,
     walker::Walker,
@@ -104,9 +104,7 @@ impl Walker {
         request: &Request,
     ) -> Result<(), MapError<Input>> {
         let Tree { table, level } = tree;
-        let mut at = start;
-        while at < end {
-            let (index, next) = (index(at, level), slot_end(at, end, level));
+        for Part { index, start: at, end: next } in parts(start, end, level) {
             let entry = memory.read_entry(table, index);
             let prepared = if self.shape.is_table(entry, level) {
                 self.prepare(memory, Tree::child(entry, level), at, next, request)
@@ -124,7 +122,6 @@ impl Walker {
                 unpark(memory, tree, start, at, request);
                 return prepared;
             }
-            at = next;
         }
         Ok(())
     }
@@ -149,9 +146,7 @@ impl Walker {
         flush: &mut Flush<Input>,
     ) {
         let Tree { table, level } = tree;
-        let mut at = start;
-        while at < end {
-            let (index, next) = (index(at, level), slot_end(at, end, level));
+        for Part { index, start: at, end: next } in parts(start, end, level) {
             let entry = memory.read_entry(table, index);
             if self.shape.is_table(entry, level) {
                 self.commit(memory, Tree::child(entry, level), at, next, request, flush);
@@ -164,7 +159,6 @@ impl Walker {
                 memory.write_entry(table, index, self.shape.table_entry(Tree::child(entry, level).table));
                 flush.note_tables_changed();
             }
-            at = next;
         }
     }
 }
@@ -206,9 +200,7 @@ fn build(memory: &mut impl TableMemory, level: u8, start: u64, end: u64, request
 /// Takes back what was parked in `start` to `end` of a tree, all of which was prepared.
 fn unpark(memory: &mut impl TableMemory, tree: Tree, start: u64, end: u64, request: &Request) {
     let Tree { table, level } = tree;
-    let mut at = start;
-    while at < end {
-        let (index, next) = (index(at, level), slot_end(at, end, level));
+    for Part { index, start: at, end: next } in parts(start, end, level) {
         let entry = memory.read_entry(table, index);
         if request.shape.is_table(entry, level) {
             unpark(memory, Tree::child(entry, level), at, next, request);
@@ -216,6 +208,5 @@ fn unpark(memory: &mut impl TableMemory, tree: Tree, start: u64, end: u64, reque
             memory.fill_entry(table, index, 0);
             free_tree(memory, Tree::child(entry, level), request.shape);
         }
-        at = next;
     }
 }

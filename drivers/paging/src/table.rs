@@ -46,7 +46,7 @@ impl<F: Format> PageTable<F> {
             return Err(MapError::UnsupportedLevels(limits.levels));
         }
         let root = memory.allocate_table().ok_or(MapError::OutOfMemory)?;
-        let (input_end, host_end) = (1 << limits.width::<F>(), 1 << limits.host_bits);
+        let (input_end, host_end) = (1 << limits.width::<F>(), 1 << limits.host_width());
         Ok(Self { walker: Walker { root, limits, input_end, host_end, shape: Self::SHAPE }, format: PhantomData })
     }
 

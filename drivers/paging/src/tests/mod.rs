@@ -1,6 +1,7 @@
 //! Tests of the walker, run for every format.
 
 mod flushes;
+mod freeing;
 mod limits;
 mod merging;
 mod model;

@@ -5,7 +5,7 @@ use crate::{
     SecondStage, SecondStageAttributes, TableMemory,
 };
 use addr::{HostPhys, PageSize};
-use core::ops::Range;
+use core::{cell::Cell, ops::Range};
 use std::{boxed::Box, collections::BTreeMap, vec, vec::Vec};
 
 /// What a test must know of a format beside what it translates.
@@ -86,6 +86,8 @@ pub struct Frames {
     pub left: Option<u64>,
     /// Every store that hardware is meant to see so far: the table and the index.
     pub stores: Vec<(HostPhys, usize)>,
+    /// The number of entries read so far.
+    pub reads: Cell<u64>,
 }
 
 /// Who looks at the tables.
@@ -143,6 +145,7 @@ impl TableMemory for Frames {
     }
 
     fn read_entry(&self, table: HostPhys, index: usize) -> u64 {
+        self.reads.set(self.reads.get() + 1);
         self.tables[&table.as_u64()][index]
     }
 
