@@ -44,8 +44,8 @@ impl Limits {
         Self { input_bits: bits, ..self }
     }
 
-    /// Host addresses have `bits` bits, if that is fewer than the 52 that an entry holds: MAXPHYADDR of a processor, the host address width (DMAR table) of
-    /// a remapping unit. Bits above are reserved in entries.
+    /// Host addresses have `bits` bits, if that is fewer than the 52 that an entry holds: MAXPHYADDR of a processor, the
+    /// host address width (DMAR table) of a remapping unit. Bits above are reserved in entries.
     pub const fn with_host_bits(self, bits: u8) -> Self {
         Self { host_bits: bits, ..self }
     }
