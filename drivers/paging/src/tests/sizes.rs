@@ -10,6 +10,7 @@ const M2: u64 = 0x20_0000;
 const G1: u64 = 0x4000_0000;
 
 for_each_format!(
+    a_page_where_its_table_is_takes_one_walk_and_one_store,
     a_mixed_range_has_the_fewest_leaves_and_tables,
     the_host_alignment_limits_the_page_size,
     the_hardware_limits_the_page_size,
@@ -138,4 +139,40 @@ fn leaves_are_visited_in_order_with_their_sizes<F: TestFormat>() {
     table.for_each_leaf(&memory, |leaf| found.push((leaf.input, leaf.page.size)));
     let expected = [(at::<F>(0), PageSize::Size4K), (at::<F>(M2), PageSize::Size2M), (at::<F>(G1), PageSize::Size1G)];
     assert_eq!(found, expected);
+}
+
+fn a_page_where_its_table_is_takes_one_walk_and_one_store<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    for levels in F::LEVELS {
+        for (len, level) in [(K4, 1), (M2, 2), (G1, 3)] {
+            let mut memory = Frames::default();
+            let mut table = PageTable::<F>::new(levels, PageSize::Size1G, &mut memory).unwrap();
+            let end = table.input_end();
+            // Not in a row, and in a row with what is to come.
+            for (place, host, reads) in [(0, 0, None), (5, 9, Some(0)), (7, 7, Some(1)), (511, 0, Some(0))] {
+                let start = end - 512 * len + place * len;
+                let host = HostPhys::new(host * len);
+                memory.reads.set(0);
+                memory.stores.clear();
+                let flush = table.map(&mut memory, at::<F>(start), host, len, permissions, attributes).unwrap();
+                let change = *flush.invalidation().unwrap();
+                assert_eq!((change.start, change.len, change.only_added), (at::<F>(start), len, true));
+                // What makes new tables is told apart.
+                assert_eq!(change.tables_changed, place == 0 && level < levels);
+                assert_eq!(memory.stores.len(), 1);
+                if let Some(ends) = reads {
+                    assert_eq!(memory.reads.get(), u64::from(levels - level + 1) + ends, "{len:#x} at {place}");
+                }
+                assert_eq!(table.translate(&memory, at::<F>(start)).unwrap().size.bytes(), len);
+                assert_eq!(look(&table, &memory, start + len), None);
+            }
+            memory.reads.set(0);
+            memory.stores.clear();
+            let flush = table.unmap(&mut memory, at::<F>(end - 505 * len), len).unwrap();
+            let change = *flush.invalidation().unwrap();
+            assert_eq!((change.start, change.len), (at::<F>(end - 505 * len), len));
+            assert!(!change.only_added && !change.tables_changed && !flush.has_detached_tables());
+            assert_eq!((memory.stores.len(), memory.reads.get()), (1, u64::from(levels - level + 1)));
+        }
+    }
 }
