@@ -15,10 +15,6 @@ use crate::{
     walker::Walker,
 };
 
-/// Bit 11 of an absent entry in which a new tree waits, whose address is in the entry as it will be: a table may well be
-/// at address 0, and nothing looks like no entry at all.
-const PARKED: u64 = 1 << 11;
-
 /// A mapping to be made, of any length.
 struct Request {
     /// What to add to an input address to get an entry: the host address less the input address, and the bits that say
@@ -113,7 +109,8 @@ impl Walker {
             } else if request.is_leaf(level, at, next) {
                 Ok(())
             } else if let Some(built) = build(memory, level - 1, at, next, request) {
-                memory.fill_entry(table, index, built & ADDRESS | PARKED);
+                // Absent as yet. Whatever is neither a table nor to be a page is such an entry from now on.
+                memory.fill_entry(table, index, built & ADDRESS);
                 Ok(())
             } else {
                 Err(MapError::OutOfMemory)

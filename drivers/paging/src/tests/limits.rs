@@ -19,6 +19,8 @@ for_each_format!(
     what_the_hardware_lacks_is_refused,
     memory_running_out_at_any_table_changes_nothing_of_a_use,
     pages_are_mapped_up_to_the_last_address,
+    an_address_beyond_is_never_taken_for_one_within,
+    memory_running_out_at_any_table_of_a_page_changes_nothing,
 );
 
 fn ranges_that_no_entry_can_hold_are_refused<F: TestFormat>() {
@@ -281,6 +283,48 @@ fn pages_are_mapped_up_to_the_last_address<F: TestFormat>() {
             assert_eq!(look(&table, &memory, table.input_end() - 1).unwrap().0, (1 << 52) - 1);
             let _ = table.unmap(&mut memory, at::<F>(last), len).unwrap();
             assert_eq!(look(&table, &memory, table.input_end() - 1), None);
+        }
+    }
+}
+
+fn an_address_beyond_is_never_taken_for_one_within<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    for (levels, bits) in F::LEVELS.flat_map(|levels| [(levels, u8::MAX), (levels, 36)]) {
+        for len in [0x1000, M2, G1] {
+            let mut memory = Frames::default();
+            let limits = Limits::new(levels, PageSize::Size1G).with_input_bits(bits);
+            let mut table = PageTable::<F>::with_limits(limits, &mut memory).unwrap();
+            let end = table.input_end();
+            let error = MapError::InputOutOfRange { bits: end.trailing_zeros() };
+            let _ = table.map(&mut memory, at::<F>(0), HostPhys::new(0), len, permissions, attributes).unwrap();
+            let before = memory.contents();
+            // The page that is there, and the free one beside it, if the bits beyond were dropped.
+            for beyond in [end, 2 * end, 1 << 63] {
+                assert_eq!(table.unmap(&mut memory, at::<F>(beyond), len).unwrap_err(), error);
+                let beyond = at::<F>(beyond + len);
+                let refused = table.map(&mut memory, beyond, HostPhys::new(0), len, permissions, attributes);
+                assert_eq!(refused.unwrap_err(), error);
+            }
+            assert!(memory.contents() == before);
+        }
+    }
+}
+
+fn memory_running_out_at_any_table_of_a_page_changes_nothing<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    for (len, tables) in [(0x1000, 3), (M2, 2), (G1, 1)] {
+        for allowed in 0..=tables {
+            let mut memory = Frames::default();
+            let mut table = table::<F>(&mut memory);
+            let before = memory.contents();
+            memory.left = Some(allowed);
+            let result = table.map(&mut memory, at::<F>(7 * G1), HostPhys::new(0), len, permissions, attributes);
+            if allowed == tables {
+                assert_eq!((result.is_ok(), memory.allocated()), (true, 1 + tables));
+            } else {
+                assert_eq!(result.unwrap_err(), MapError::OutOfMemory);
+                assert!(memory.contents() == before, "{len:#x} with {allowed} tables");
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of the walker, run for every format.
 
+mod coherency;
 mod flushes;
 mod freeing;
 mod limits;
