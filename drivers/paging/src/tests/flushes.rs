@@ -9,6 +9,7 @@ const G1: u64 = 0x4000_0000;
 
 for_each_format!(
     a_flush_says_what_has_changed,
+    where_nothing_is_mapped_nothing_changes,
     frames_come_back_only_against_a_proof_that_covers_them,
     joined_flushes_free_the_tables_of_both,
     a_flush_of_another_table_is_not_joined,
@@ -57,6 +58,29 @@ fn a_flush_says_what_has_changed<F: TestFormat>() {
     assert_eq!(flush.detached_tables(&mut memory), 2);
     let flush = table.unmap(&mut memory, at::<F>(0), G1).unwrap();
     assert_eq!((flush.invalidation(), flush.detached_tables(&mut memory)), (None, 0));
+}
+
+fn where_nothing_is_mapped_nothing_changes<F: TestFormat>() {
+    let mut memory = Frames::default();
+    let mut table = table::<F>(&mut memory);
+    // No tables, then those down to a page of each size beside it.
+    for there in [0, 0x1000, M2, G1] {
+        if there != 0 {
+            let _ = mapped(&mut table, &mut memory, there, there);
+        }
+        let before = memory.contents();
+        memory.stores.clear();
+        for len in [0x1000, 0x2000, M2, G1] {
+            let start = if len <= there { 0 } else { 8 * G1 };
+            let flush = table.unmap(&mut memory, at::<F>(start), len).unwrap();
+            assert_eq!((flush.invalidation(), flush.has_detached_tables()), (None, false), "{there:#x} {len:#x}");
+            let (permissions, attributes) = F::uses()[1];
+            let flush = table.protect(&mut memory, at::<F>(start), len, permissions, attributes).unwrap();
+            assert_eq!(flush.invalidation(), None);
+        }
+        assert!(memory.contents() == before && memory.stores.is_empty());
+        let _ = table.unmap(&mut memory, at::<F>(0), 8 * G1).unwrap();
+    }
 }
 
 fn frames_come_back_only_against_a_proof_that_covers_them<F: TestFormat>() {

@@ -20,6 +20,8 @@ for_each_format!(
     memory_running_out_at_any_table_changes_nothing_of_a_use,
     pages_are_mapped_up_to_the_last_address,
     an_address_beyond_is_never_taken_for_one_within,
+    a_page_larger_than_all_there_is_is_refused,
+    a_malformed_entry_is_never_taken_for_a_table,
     memory_running_out_at_any_table_of_a_page_changes_nothing,
 );
 
@@ -306,6 +308,54 @@ fn an_address_beyond_is_never_taken_for_one_within<F: TestFormat>() {
                 assert_eq!(refused.unwrap_err(), error);
             }
             assert!(memory.contents() == before);
+        }
+    }
+}
+
+fn a_page_larger_than_all_there_is_is_refused<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    for len in [M2, G1] {
+        // Half a page of inputs, and half a page of host memory.
+        let bits = len.trailing_zeros() - 1;
+        let all = Limits::new(4, PageSize::Size1G);
+        let mut memory = Frames::default();
+        let mut table = PageTable::<F>::with_limits(all.with_input_bits(bits as u8), &mut memory).unwrap();
+        let (start, host) = (at::<F>(0), HostPhys::new(0));
+        let _ = table.map(&mut memory, start, host, 0x1000, permissions, attributes).unwrap();
+        let refused = table.unmap(&mut memory, start, len);
+        assert_eq!(refused.unwrap_err(), MapError::InputOutOfRange { bits });
+        assert!(look(&table, &memory, 0).is_some());
+        let _ = table.unmap(&mut memory, start, 0x1000).unwrap();
+        let _ = table.release_empty_tables(&mut memory);
+        let refused = table.map(&mut memory, start, host, len, permissions, attributes);
+        assert_eq!(refused.unwrap_err(), MapError::InputOutOfRange { bits });
+        let mut table = PageTable::<F>::with_limits(all.with_host_bits(bits as u8), &mut memory).unwrap();
+        let refused = table.map(&mut memory, start, host, len, permissions, attributes);
+        assert_eq!(refused.unwrap_err(), MapError::HostOutOfRange { bits });
+        assert_eq!(look(&table, &memory, 0), None);
+    }
+}
+
+fn a_malformed_entry_is_never_taken_for_a_table<F: TestFormat>() {
+    let (permissions, attributes) = F::uses()[0];
+    for (level, len) in [(2, M2), (3, G1)] {
+        let mut memory = Frames::default();
+        let mut table = table::<F>(&mut memory);
+        // The table that holds the entry is there.
+        let _ = table.map(&mut memory, at::<F>(len), HostPhys::new(0), len, permissions, attributes).unwrap();
+        let mut holder = HostPhys::new(0);
+        table.for_each_table(&memory, |at, l| holder = if l == level { at } else { holder });
+        let no_page = |bit: u32| (F::TABLE | 0x7000) ^ 1_u64 << bit;
+        let malformed = |entry: &u64| entry & 1 << 7 == 0 && F::decode(*entry, level) == Entry::Malformed;
+        for value in (0..64).map(no_page).filter(malformed) {
+            memory.write_entry(holder, 0, value);
+            let refused = table.map(&mut memory, at::<F>(0), HostPhys::new(0), 0x1000, permissions, attributes);
+            assert_eq!(refused.unwrap_err(), MapError::Malformed { table: holder, index: 0, value });
+            let refused = table.map(&mut memory, at::<F>(0), HostPhys::new(0), len, permissions, attributes);
+            assert_eq!(refused.unwrap_err(), MapError::Malformed { table: holder, index: 0, value });
+            let flush = table.unmap(&mut memory, at::<F>(0), len).unwrap();
+            assert!(!flush.has_detached_tables() && flush.invalidation().unwrap().tables_changed, "{value:#x}");
+            assert_eq!(memory.read_entry(holder, 0), 0);
         }
     }
 }
