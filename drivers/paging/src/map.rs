@@ -5,7 +5,7 @@
 //! leaves are stored and the new tables attached, each by one store.
 
 use crate::{
-    ENTRIES, Flush, Invalidation, MapError, TableMemory,
+    Flush, Invalidation, MapError, TableMemory,
     address::Input,
     entry::{ADDRESS, PAGE},
     free::free_tree,
@@ -53,10 +53,7 @@ impl Walker {
         let request = Request { offset: host.wrapping_sub(start).wrapping_add(bits), leaf_level, shape: self.shape };
         let added = self.invalidation(Input(start), len, true);
         // Down to the table in which something is to be stored.
-        let mut target = level_of(start, end);
-        if target > leaf_level && is_slot(start, end, target) {
-            target -= 1;
-        }
+        let target = level_of(start, end);
         let mut tree = self.tree();
         while tree.level > target {
             let index = index(start, tree.level);
@@ -172,7 +169,6 @@ fn build(memory: &mut impl TableMemory, level: u8, start: u64, end: u64, request
         if request.is_leaf(level, at, next) {
             // As many leaves as there are in a row.
             let count = ((end - at) / slot_bytes(level)) as usize;
-            let count = count.min(ENTRIES - filled);
             let mut entry = request.leaf(level, at);
             for index in filled..filled + count {
                 memory.fill_entry(table, index, entry);

@@ -19,6 +19,7 @@ for_each_format!(
     detached_tables_translate_until_hardware_has_forgotten,
     what_hardware_noted_is_kept,
     an_empty_table_does_not_stand_in_the_way,
+    tables_that_lie_in_a_row_are_no_pages,
 );
 
 fn map<F: TestFormat>(
@@ -252,4 +253,21 @@ fn an_empty_table_does_not_stand_in_the_way<F: TestFormat>() {
     let flush = flush.complete(&NotPresentIsNotCached, &mut memory).expect_err("hardware may know the empty tables");
     flush.complete(&NeverLoaded, &mut memory).unwrap();
     assert_eq!(memory.allocated(), 2);
+}
+
+fn tables_that_lie_in_a_row_are_no_pages<F: TestFormat>() {
+    let mut memory = Frames::default();
+    // The tables of small pages lie as the parts of a page of 1 GiB would.
+    memory.place = Some(|number| if number < 3 { number << 12 } else { 8 * G1 + (number - 3) * M2 });
+    let mut table = table::<F>(&mut memory);
+    let (permissions, attributes) = F::uses()[1];
+    for start in (0..G1).step_by(M2 as usize) {
+        // One page of another use, so that no table of small pages can go.
+        let host = HostPhys::new(64 * G1 + start + K4);
+        let _ = table.map(&mut memory, at::<F>(start + K4), host, K4, permissions, attributes).unwrap();
+    }
+    // Over the boundary of two: it is looked whether the table above can go.
+    let _ = map(&mut table, &mut memory, M2 - K4, 64 * G1 + M2 - K4, 2 * K4);
+    assert_eq!((memory.allocated(), size(&table, &memory, M2)), (3 + 512, Some(PageSize::Size4K)));
+    assert_eq!(look(&table, &memory, 5 * M2), None);
 }

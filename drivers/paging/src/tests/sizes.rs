@@ -11,6 +11,7 @@ const G1: u64 = 0x4000_0000;
 
 for_each_format!(
     a_page_where_its_table_is_takes_one_walk_and_one_store,
+    a_few_pages_take_one_walk_down_to_their_table,
     a_mixed_range_has_the_fewest_leaves_and_tables,
     the_host_alignment_limits_the_page_size,
     the_hardware_limits_the_page_size,
@@ -175,4 +176,34 @@ fn a_page_where_its_table_is_takes_one_walk_and_one_store<F: TestFormat>() {
             assert_eq!((memory.stores.len(), memory.reads.get()), (1, u64::from(levels - level + 1)));
         }
     }
+}
+
+fn a_few_pages_take_one_walk_down_to_their_table<F: TestFormat>() {
+    let mut memory = Frames::default();
+    let mut table = table::<F>(&mut memory);
+    let (permissions, attributes) = F::uses()[0];
+    let (start, host) = (at::<F>(7 * K4), HostPhys::new(G1));
+    let _ = table.map(&mut memory, at::<F>(0), HostPhys::new(G1 + M2), K4, permissions, attributes).unwrap();
+    let mut reads = |table: &mut PageTable<F>, act: &dyn Fn(&mut PageTable<F>, &mut Frames)| {
+        memory.reads.set(0);
+        act(table, &mut memory);
+        memory.reads.get()
+    };
+    // Three tables above; each page is looked at and stored, or changed.
+    let mapped = reads(&mut table, &|table, memory| {
+        let _ = table.map(memory, start, host, 2 * K4, permissions, attributes).unwrap();
+    });
+    assert_eq!(mapped, 3 + 2 + 2);
+    let unmapped = reads(&mut table, &|table, memory| {
+        let _ = table.unmap(memory, start, 2 * K4).unwrap();
+    });
+    assert_eq!(unmapped, 3 + 2);
+}
+
+#[test]
+fn a_table_can_be_shown() {
+    let mut memory = Frames::default();
+    let table = PageTable::<crate::Ept>::new(5, PageSize::Size4K, &mut memory).unwrap();
+    let shown = std::format!("{table:?}");
+    assert!(shown.contains("5 levels") && shown.contains(&std::format!("{}", table.root())), "{shown}");
 }

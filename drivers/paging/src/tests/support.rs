@@ -82,6 +82,8 @@ pub struct Frames {
     /// What has been flushed: what other hardware sees, if the processor wrote back nothing by itself.
     flushed: Contents,
     next: u64,
+    /// Where the frame with a number is, if that matters.
+    pub place: Option<fn(u64) -> u64>,
     /// How many more frames may be allocated.
     pub left: Option<u64>,
     /// Every store that hardware is meant to see so far: the table and the index.
@@ -132,7 +134,10 @@ impl TableMemory for Frames {
             None => {}
         }
         // High bits too, so that a truncated address is noticed. The first frame is number zero: a legal address.
-        let frame = (self.next & 1) << 51 | (self.next << 12);
+        let frame = match self.place {
+            Some(place) => place(self.next),
+            None => (self.next & 1) << 51 | (self.next << 12),
+        };
         self.next += 1;
         self.tables.insert(frame, Box::new([0; ENTRIES]));
         self.flushed.insert(frame, Box::new([0; ENTRIES]));
