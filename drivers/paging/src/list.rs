@@ -20,7 +20,7 @@ const LEVEL_BITS: u32 = 3;
 pub(crate) struct Tree {
     /// The table at the top.
     pub(crate) table: HostPhys,
-    /// Its level, 1 to 5. A table that is known to point to no others may be said to be at level 1.
+    /// Its level, 1 to 5.
     pub(crate) level: u8,
 }
 

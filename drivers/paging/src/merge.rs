@@ -63,8 +63,7 @@ impl Walker {
         let child = Tree::child(memory.read_entry(table, index), level);
         let Some(large) = self.merged(memory, child) else { return false };
         memory.write_entry(table, index, large);
-        // All leaves, so it points to no other tables.
-        flush.detach(Tree { level: 1, ..child }, self.shape, memory);
+        flush.detach(child, self.shape, memory);
         self.note_slot(flush, level, input, true);
         true
     }
