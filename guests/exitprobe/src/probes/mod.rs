@@ -33,14 +33,15 @@ pub fn all(list: &mut List) {
     // In this order: x2APIC mode is not left again but through the disabled state.
     apic_page::probe(list);
     apic_mode::probe(list);
-    time_stamp::probe(list);
     instructions::probe(list);
     msr::probe(list);
     ports::probe(list);
     control::probe(list);
     paging::probe(list);
     timer::probe(list);
+    // Before the counter is written: a guest that reads another than the processor's has not the processor's timer.
     deadline::probe(list);
+    time_stamp::probe(list);
     priority::probe(list);
     non_maskable::probe(list);
     window::probe(list);
