@@ -8,7 +8,7 @@ use addr::{GuestPhys, HostPhys, PageSize};
 use core::ops::RangeInclusive;
 
 /// Bit 0: read access.
-const READ: u64 = 1 << 0;
+const READ: u64 = 1;
 /// Bit 1: write access. Set without bit 0 it is an EPT misconfiguration.
 const WRITE: u64 = 1 << 1;
 /// Bit 2: execute access; for supervisor mode only if mode-based execute control is on, which this format leaves off.
@@ -137,5 +137,33 @@ mod tests {
         assert_eq!(Ept::decode(0x10_00b7, 2), Entry::Malformed, "a 2 MiB page at 1 MiB");
         assert_eq!(Ept::decode(0x10b7, 4), Entry::Malformed, "a leaf at level 4");
         assert!(!Ept::supports(Permissions { read: false, write: true, execute: false }, MemoryType::WriteBack.into()));
+    }
+
+    #[test]
+    fn constants_are_those_of_the_sdm() {
+        assert_eq!((Ept::PRESENT, Ept::TABLE, Ept::SET_BY_HARDWARE), (7, 7, 0x300));
+        let leaves = [1, 2, 3].map(|level| Ept::reserved(level, true));
+        assert_eq!(leaves, [0, 0x1f_f000, 0x3fff_f000]);
+        for level in 2..=5 {
+            assert_eq!(Ept::reserved(level, false), 0xf8);
+        }
+        for level in [4, 5] {
+            assert_eq!(Ept::reserved(level, true), 0xf8, "there is no such page");
+        }
+        for (level, size) in [(1, PageSize::Size4K), (2, PageSize::Size2M), (3, PageSize::Size1G)] {
+            for bits in 0..8 {
+                let permissions = Permissions { read: bits & 1 != 0, write: bits & 2 != 0, execute: bits & 4 != 0 };
+                let types = [0, 1, 4, 5, 6].map(|bits| MemoryType::from_bits(bits).unwrap());
+                for attributes in types
+                    .into_iter()
+                    .flat_map(|memory_type| [false, true].map(|ignore_pat| EptAttributes { memory_type, ignore_pat }))
+                {
+                    let mapping = Mapping { host: HostPhys::new(0xf_ffff_c000_0000), permissions, attributes };
+                    if Ept::supports(permissions, attributes) {
+                        assert_eq!(Ept::decode(Ept::leaf(size, mapping), level), Entry::Leaf(mapping));
+                    }
+                }
+            }
+        }
     }
 }

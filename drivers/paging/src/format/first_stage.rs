@@ -8,7 +8,7 @@ use addr::{HostPhys, Iova, PageSize};
 use core::ops::RangeInclusive;
 
 /// Bit 0: present.
-const PRESENT: u64 = 1 << 0;
+const PRESENT: u64 = 1;
 /// Bit 1: write.
 const WRITE: u64 = 1 << 1;
 /// Bit 2: user. Requests without PASID, and those with a PASID that do not ask for supervisor privilege, are user
@@ -21,8 +21,6 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 /// Bit 7: a leaf, at levels 2 and 3 (CAP.FS1GP).
 const PAGE: u64 = 1 << 7;
-/// Bit 12 of a 2 MiB or 1 GiB leaf: part of the memory type index, not of the address.
-const LARGE_PAT: u64 = 1 << 12;
 /// Bit 63: execute disable. Reserved unless the PASID entry says otherwise, and never set: units do not fetch.
 const EXECUTE_DISABLE: u64 = 1 << 63;
 
@@ -82,7 +80,8 @@ impl Format for FirstStage {
         match (leaf, leaf_size(level)) {
             // In a 4 KiB leaf bit 7 is part of the memory type index, which is never used.
             (true, Some(PageSize::Size4K)) => EXECUTE_DISABLE | PAGE,
-            (true, Some(size)) => EXECUTE_DISABLE | LARGE_PAT | misaligned(size),
+            // In a larger one that is bit 12, among those of the address that are zero.
+            (true, Some(size)) => EXECUTE_DISABLE | misaligned(size),
             // Bit 7 is reserved where there are no leaves, and tells a table from a leaf where there are.
             _ => EXECUTE_DISABLE | PAGE,
         }
@@ -113,5 +112,27 @@ mod tests {
     #[test]
     fn only_the_lower_canonical_half_is_mapped() {
         assert_eq!((FirstStage::input_bits(4), FirstStage::input_bits(5)), (47, 56));
+    }
+
+    #[test]
+    fn constants_are_those_of_the_specification() {
+        assert_eq!((FirstStage::PRESENT, FirstStage::TABLE, FirstStage::SET_BY_HARDWARE), (1, 0x27, 0));
+        let leaves = [1, 2, 3].map(|level| FirstStage::reserved(level, true));
+        assert_eq!(leaves, [0x8000_0000_0000_0080, 0x8000_0000_001f_f000, 0x8000_0000_3fff_f000]);
+        for level in 2..=5 {
+            assert_eq!(FirstStage::reserved(level, false), 0x8000_0000_0000_0080);
+        }
+        for level in [4, 5] {
+            assert_eq!(FirstStage::reserved(level, true), 0x8000_0000_0000_0080, "there is no such page");
+        }
+        for (level, size) in [(1, PageSize::Size4K), (2, PageSize::Size2M), (3, PageSize::Size1G)] {
+            for bits in 0..8 {
+                let permissions = Permissions { read: bits & 1 != 0, write: bits & 2 != 0, execute: bits & 4 != 0 };
+                let mapping = Mapping { host: HostPhys::new(0xf_ffff_c000_0000), permissions, attributes: () };
+                if FirstStage::supports(permissions, ()) {
+                    assert_eq!(FirstStage::decode(FirstStage::leaf(size, mapping), level), Entry::Leaf(mapping));
+                }
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use addr::{GuestPhys, HostPhys, PageSize};
 use core::ops::RangeInclusive;
 
 /// Bit 0: present.
-const PRESENT: u64 = 1 << 0;
+const PRESENT: u64 = 1;
 /// Bit 1: write.
 const WRITE: u64 = 1 << 1;
 /// Bit 2: user. The nested walk treats every guest access as a user access (15.25.5): without this bit at every level
@@ -23,8 +23,6 @@ const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
 /// Bit 7: a leaf, at levels 2 and 3 (1 GiB: CPUID Fn8000_0001_EDX bit 26).
 const PAGE: u64 = 1 << 7;
-/// Bit 12 of a 2 MiB or 1 GiB leaf: part of the PAT index, not of the address.
-const LARGE_PAT: u64 = 1 << 12;
 /// Bit 63: no execute. Reserved unless the host has EFER.NXE set.
 const NO_EXECUTE: u64 = 1 << 63;
 
@@ -90,7 +88,8 @@ impl Format for NestedPaging {
         match (leaf, leaf_size(level)) {
             // In a 4 KiB leaf bit 7 is the upper bit of the PAT index, which is never used.
             (true, Some(PageSize::Size4K)) => PAGE,
-            (true, Some(size)) => LARGE_PAT | misaligned(size),
+            // In a larger one that is bit 12, among those of the address that are zero.
+            (true, Some(size)) => misaligned(size),
             // Bit 7 must be zero where there are no leaves, and tells a table from a leaf where there are.
             _ => PAGE,
         }
@@ -134,5 +133,32 @@ mod tests {
         assert!(!NestedPaging::supports(Permissions::READ, MemoryType::WriteCombining));
         assert!(NestedPaging::supports(Permissions::READ, MemoryType::Uncacheable));
         assert_eq!(NestedPaging::decode(0x1003, 1), Entry::Malformed, "not for user accesses");
+    }
+
+    #[test]
+    fn constants_are_those_of_the_apm() {
+        assert_eq!((NestedPaging::PRESENT, NestedPaging::TABLE, NestedPaging::SET_BY_HARDWARE), (1, 0x27, 0));
+        let leaves = [1, 2, 3].map(|level| NestedPaging::reserved(level, true));
+        assert_eq!(leaves, [0x80, 0x1f_f000, 0x3fff_f000]);
+        for level in 2..=5 {
+            assert_eq!(NestedPaging::reserved(level, false), 0x80);
+        }
+        for level in [4, 5] {
+            assert_eq!(NestedPaging::reserved(level, true), 0x80, "there is no such page");
+        }
+        for (level, size) in [(1, PageSize::Size4K), (2, PageSize::Size2M), (3, PageSize::Size1G)] {
+            for bits in 0..8 {
+                let permissions = Permissions { read: bits & 1 != 0, write: bits & 2 != 0, execute: bits & 4 != 0 };
+                for attributes in [MemoryType::Uncacheable, MemoryType::WriteThrough, MemoryType::WriteBack] {
+                    let mapping = Mapping { host: HostPhys::new(0xf_ffff_c000_0000), permissions, attributes };
+                    if NestedPaging::supports(permissions, attributes) {
+                        assert_eq!(
+                            NestedPaging::decode(NestedPaging::leaf(size, mapping), level),
+                            Entry::Leaf(mapping)
+                        );
+                    }
+                }
+            }
+        }
     }
 }

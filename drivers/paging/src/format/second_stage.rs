@@ -8,7 +8,7 @@ use addr::{HostPhys, Iova, PageSize};
 use core::ops::RangeInclusive;
 
 /// Bit 0: read. An entry is present if bit 0 or bit 1 is set.
-const READ: u64 = 1 << 0;
+const READ: u64 = 1;
 /// Bit 1: write.
 const WRITE: u64 = 1 << 1;
 /// Bit 2: execute in older revisions, for units with ECAP.ERS; reserved for all others, and never set here.
@@ -148,5 +148,31 @@ mod tests {
         assert_eq!(SecondStage::levels(0b01110, 57), Some(5));
         assert_eq!(SecondStage::levels(0b01110, 58), None);
         assert_eq!(SecondStage::levels(0b10001, 30), None);
+        assert_eq!(SecondStage::levels(0b01000, 48), Some(5));
+        assert_eq!(SecondStage::levels(0b00100, 57), None);
+    }
+
+    #[test]
+    fn constants_are_those_of_the_specification() {
+        assert_eq!((SecondStage::PRESENT, SecondStage::TABLE, SecondStage::SET_BY_HARDWARE), (0b11, 0b11, 0x300));
+        let leaves = [1, 2, 3].map(|level| SecondStage::reserved(level, true));
+        assert_eq!(leaves, [0x4000_0000_0000_0004, 0x4000_0000_001f_f004, 0x4000_0000_3fff_f004]);
+        for level in 2..=5 {
+            assert_eq!(SecondStage::reserved(level, false), 0x4000_0000_0000_0884);
+        }
+        for level in [4, 5] {
+            assert_eq!(SecondStage::reserved(level, true), 0x4000_0000_0000_0884, "there is no such page");
+        }
+        for (level, size) in [(1, PageSize::Size4K), (2, PageSize::Size2M), (3, PageSize::Size1G)] {
+            for bits in 0..8 {
+                let permissions = Permissions { read: bits & 1 != 0, write: bits & 2 != 0, execute: bits & 4 != 0 };
+                for attributes in [false, true].map(|snoop| SecondStageAttributes { snoop }) {
+                    let mapping = Mapping { host: HostPhys::new(0xf_ffff_c000_0000), permissions, attributes };
+                    if SecondStage::supports(permissions, attributes) {
+                        assert_eq!(SecondStage::decode(SecondStage::leaf(size, mapping), level), Entry::Leaf(mapping));
+                    }
+                }
+            }
+        }
     }
 }

@@ -37,6 +37,7 @@ fn ranges_that_no_entry_can_hold_are_refused<F: TestFormat>() {
         (0x800, 0, 0x1000, MapError::Misaligned),
         (0, 0x800, 0x1000, MapError::Misaligned),
         (0, 0, 0x1800, MapError::Misaligned),
+        (0x800, 0, 0x800, MapError::Misaligned),
         (end, 0, 0x1000, MapError::InputOutOfRange { bits }),
         (end - 0x1000, 0, 0x2000, MapError::InputOutOfRange { bits }),
         (u64::MAX - 0xfff, 0, 0x1000, MapError::InputOutOfRange { bits }),
