@@ -107,6 +107,7 @@ mod tests {
         assert_eq!(level_of(0x20_1000, 0x40_1000), 2, "as much as a slot");
         assert_eq!(level_of(G1 - 0x1000, G1 + 0x1000), 3);
         assert_eq!(level_of(G1, 2 * G1), 3);
+        assert_eq!(level_of(G1 + 0x5000, G1 + 0x7000), 1, "two pages of one table, wherever that is");
         assert_eq!(level_of(0, 512 * G1), 4);
         assert_eq!(level_of(512 * G1 - 0x1000, 512 * G1 + 0x1000), 4);
         assert_eq!(level_of(0, 1 << 48), 5);

@@ -61,3 +61,35 @@ impl<M: TableMemory + ?Sized> TableMemory for &mut M {
         (**self).publish(table, entries);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One table, and nothing beside what must be.
+    struct One([u64; 512]);
+
+    impl TableMemory for One {
+        fn allocate_table(&mut self) -> Option<HostPhys> {
+            None
+        }
+
+        fn free_table(&mut self, _: HostPhys) {}
+
+        fn read_entry(&self, _: HostPhys, index: usize) -> u64 {
+            self.0[index]
+        }
+
+        fn write_entry(&mut self, _: HostPhys, index: usize, value: u64) {
+            self.0[index] = value;
+        }
+    }
+
+    #[test]
+    fn what_is_filled_is_written_where_nobody_says_how() {
+        let mut memory = One([0; 512]);
+        memory.fill_entry(HostPhys::new(0), 7, 0x1003);
+        memory.publish(HostPhys::new(0), 7..8);
+        assert_eq!(memory.read_entry(HostPhys::new(0), 7), 0x1003);
+    }
+}

@@ -14,12 +14,12 @@ use crate::{
     walker::Walker,
 };
 
-/// The most levels of a table.
-const MAX_LEVELS: usize = 5;
+/// More than the highest level of a table.
+const LEVELS: usize = 8;
 
 /// Where the table at `level` is in a list of one for each level.
 const fn place(level: u8) -> usize {
-    (level as usize - 1) % MAX_LEVELS
+    level as usize % LEVELS
 }
 
 impl Walker {
@@ -37,7 +37,7 @@ impl Walker {
         if level >= highest {
             return;
         }
-        let mut path = [self.root; MAX_LEVELS];
+        let mut path = [self.root; LEVELS];
         for level in (level + 2..=self.limits.levels).rev() {
             let child = memory.read_entry(path[place(level)], index(input, level));
             path[place(level - 1)] = Tree::child(child, level).table;

@@ -27,8 +27,9 @@ fn a_table_among_large_pages_goes_back_wherever_it_is<F: TestFormat>() {
 
 fn what_points_to_no_tables_is_hardly_read<F: TestFormat>() {
     let (permissions, attributes) = F::uses()[0];
-    // Small pages are not read at all, and of large ones each once and the first of eight twice.
-    for (len, reads) in [(M2, 0), (G1, 64 * 9)] {
+    // Small pages are not read at all but for the link to the next table, and of large ones each once and the first of
+    // eight twice.
+    for (len, reads) in [(M2, 0), (3 * M2, 2 * 9), (G1, 64 * 9)] {
         let mut memory = Frames::default();
         let mut table = table::<F>(&mut memory);
         let host = HostPhys::new(if len == G1 { M2 } else { K4 });

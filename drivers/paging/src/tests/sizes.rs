@@ -198,6 +198,12 @@ fn a_few_pages_take_one_walk_down_to_their_table<F: TestFormat>() {
         let _ = table.unmap(memory, start, 2 * K4).unwrap();
     });
     assert_eq!(unmapped, 3 + 2);
+    // Where larger pages are possible: the way to the table above, the entry there, and the two ends of the table.
+    let mapped = reads(&mut table, &|table, memory| {
+        let host = HostPhys::new(G1 + 7 * K4);
+        let _ = table.map(memory, start, host, 2 * K4, permissions, attributes).unwrap();
+    });
+    assert_eq!(mapped, 3 + 2 + 2 + 2 + 1 + 2);
 }
 
 #[test]

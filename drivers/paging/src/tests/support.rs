@@ -19,6 +19,8 @@ impl TestFormat for Ept {
         let registers = EptAttributes { memory_type: MemoryType::Uncacheable, ignore_pat: true };
         vec![
             (Permissions::READ_WRITE_EXECUTE, MemoryType::WriteBack.into()),
+            // This looks like an entry that points to a table.
+            (Permissions::READ_WRITE_EXECUTE, MemoryType::Uncacheable.into()),
             (Permissions::READ_WRITE, registers),
             (Permissions::READ_EXECUTE, MemoryType::WriteProtected.into()),
         ]
@@ -29,7 +31,8 @@ impl TestFormat for SecondStage {
     fn uses() -> Vec<(Permissions, SecondStageAttributes)> {
         let snoop = SecondStageAttributes { snoop: true };
         let write = Permissions { read: false, write: true, execute: false };
-        vec![(Permissions::READ_WRITE, snoop), (Permissions::READ, Default::default()), (write, snoop)]
+        // The first looks like an entry that points to a table.
+        vec![(Permissions::READ_WRITE, Default::default()), (Permissions::READ, snoop), (write, snoop)]
     }
 }
 
