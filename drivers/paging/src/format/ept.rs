@@ -140,6 +140,14 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_somebody_else_made_reads_as_what_it_is() {
+        let execute_only = Permissions { read: false, write: false, execute: true };
+        let attributes = MemoryType::WriteBack.into();
+        let mapping = Mapping { host: HostPhys::new(0x1000), permissions: execute_only, attributes };
+        assert_eq!(Ept::decode(0x1034, 1), Entry::Leaf(mapping));
+    }
+
+    #[test]
     fn constants_are_those_of_the_sdm() {
         assert_eq!((Ept::PRESENT, Ept::TABLE, Ept::SET_BY_HARDWARE), (7, 7, 0x300));
         let leaves = [1, 2, 3].map(|level| Ept::reserved(level, true));
