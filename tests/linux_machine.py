@@ -125,6 +125,44 @@ def virtual_functions(name, qemu, suite, *devices):
     return words(done, wrong)
 
 
+#: A guest with a device that puts out 28 bits of address, and so much memory that it lies above 4 GiB.
+EDU = """\
+[hypervisor]
+debug_exit_port = 0xf4
+
+[[guest]]
+name = "linux"
+kernel = "vmlinuz"
+initrd = "initrd"
+memory_mib = 2048
+command_line = "console=ttyS0 quiet panic=-1 postern.dmesg memmap=64K$0x8000000 postern.edu=0x8000000"
+devices = ["8086:10d3", "1234:11e8"]
+"""
+
+
+def narrow_device(name, qemu):
+    """A device with a 28-bit limit copies memory of a guest that is above 4 GiB on the machine, and QEMU's trace says so; None if it
+    did, else why not."""
+    folder = pathlib.Path(start("guests/linux/build.sh").stdout.strip())
+    with tempfile.TemporaryDirectory() as scratch:
+        config, trace = pathlib.Path(scratch, "edu.toml"), pathlib.Path(scratch, "trace")
+        config.write_text(EDU)
+        done = start("./run-qemu.sh", "--engine", "tcg", "--qemu", qemu, "--memory", "6G", "--config", str(config),
+                     "--file", str(folder / "vmlinuz"), "--file", str(folder / "initrd"), "--timeout", "240",
+                     "--", "-device", "edu,addr=5", "-d", "trace:vtd_dmar_translate", "-D", str(trace))
+        traced = trace.read_text(errors="replace") if trace.exists() else ""
+    wrong, report = judge(name, done)
+    copied = report.get("edu_first"), report.get("edu_last")
+    if copied != ("0x0123456789ABCDEF", "0xFEDCBA9876543210"):
+        wrong["copied"] = copied
+    # One page of 1 GiB has all that the device can name.
+    places = re.findall(r"vtd_dmar_translate dev 00:05.00 iova 0x0 -> gpa 0x([0-9a-f]+)", traced)
+    if not places or not all(int(place, 16) >= 1 << 32 for place in places):
+        wrong["translated"] = places or re.findall(r"vtd_dmar_translate.*", traced)[:3]
+    print(f"linux {name}: exits={report.get('exits')} ", end="")
+    return words(done, wrong)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--qemu", action="append", metavar="LABEL=PATH", help="a QEMU to use; may be repeated")
@@ -134,6 +172,7 @@ def main():
     qemus = [qemu.split("=", 1) for qemu in arguments.qemu or ["system=qemu-system-x86_64"]]
     cases = [(run, f"{suite} on {label}", "--engine", "tcg", "--qemu", path, "--suite", suite)
              for label, path in qemus for suite in ("bookworm", "trixie")]
+    cases += [(narrow_device, f"with a device of 28 bits on {label}", path) for label, path in qemus]
     port = "-device", "pcie-root-port,id=below,addr=6", "-device", "igb,netdev=n1,bus=below"
     able = [(label, path) for label, path in qemus if has_virtual_functions(path)]
     for label, path in able:

@@ -17,7 +17,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../tests/tools/initrd.sh"
 
 # What a guest may be given: network cards and their virtual functions, disks, and USB.
-modules=(e1000e igb igbvf nvme xhci-pci usb-storage)
+modules=(e1000e igb igbvf nvme xhci-pci usb-storage sd_mod)
 # What the peer hands a card over with. The one for the other processor does not load, and does no harm.
 peer_modules=(kvm_intel kvm_amd vfio_iommu_type1 vfio_pci)
 # What QEMU loads by itself: the BIOS, and the programs that start a -kernel.

@@ -13,6 +13,8 @@
 #         --log FILE            Bochs's own log: a failed VM entry, KVM's too, is there as `VMFAIL: ...`
 #         --cpu MODEL           Bochs's processor (default: corei7_skylake_x; see bochs.sh models)
 #         --memory MIB          memory of Bochs, in which Linux and QEMU's guest must fit (default: 1536)
+#         --http PORT           serves /files by HTTP at this port of that Linux's loopback, which QEMU's user network has at 10.0.2.2
+#         --stamp               puts the time before each line, in seconds of that Linux's clock, which is virtual as all there
 #         --kvm-options OPTION  an option of the kvm-intel module, such as enable_apicv=0 for a processor without virtual-interrupt
 #                               delivery and posted interrupts; may be repeated
 #
@@ -106,11 +108,23 @@ insmod /modules/irqbypass.ko
 insmod /modules/kvm.ko
 insmod /modules/kvm-intel.ko nested=1 $kvm_options
 echo "nested: Linux $(uname -r) with KVM at $(now) s"
+if [ "$http" ]; then
+    ip link set lo up
+    httpd -p "127.0.0.1:$http" -h /files
+fi
 # The console is a slow serial line. A pipe between it and QEMU keeps the guest's processor from waiting for it.
 mkfifo /tmp/serial /tmp/qemu
-cat /tmp/serial &
+if [ "$stamp" ]; then
+    while IFS= read -r line; do
+        read -r up rest < /proc/uptime
+        printf '%s %s\n' "$up" "$line"
+    done < /tmp/serial &
+else
+    cat /tmp/serial &
+fi
 sed 's/^/nested: /' /tmp/qemu &
 readers=$!
+echo "nested: QEMU starts at $(now) s"
 sh /start < /dev/null > /tmp/qemu 2>&1
 status=$?
 wait $readers
@@ -124,9 +138,9 @@ INIT
 }
 
 run() {
-    local timeout=900 serial= log= cpu=corei7_skylake_x memory=1536 kvm_options=() files=()
+    local timeout=900 serial= log= cpu=corei7_skylake_x memory=1536 http= stamp= kvm_options=() files=()
     while [ $# -gt 0 ] && [ "$1" != -- ]; do
-        case $1 in --timeout | --serial | --log | --cpu | --memory | --kvm-options)
+        case $1 in --timeout | --serial | --log | --cpu | --memory | --http | --kvm-options)
             [ $# -gt 1 ] || usage "$1 needs a value" ;;
         esac
         case $1 in
@@ -135,6 +149,8 @@ run() {
             --log) log=$2; shift ;;
             --cpu) cpu=$2; shift ;;
             --memory) memory=$2; shift ;;
+            --http) http=$2; shift ;;
+            --stamp) stamp=yes ;;
             --kvm-options) kvm_options+=("$2"); shift ;;
             -*) usage "unknown option $1" ;;
             *) [ -r "$1" ] || usage "cannot read $1"; files+=("$1") ;;
@@ -149,7 +165,7 @@ run() {
     trap 'rm -rf "$scratch"' EXIT
     mkdir -p "$scratch/extra/files"
     [ ${#files[@]} -eq 0 ] || cp -L -- "${files[@]}" "$scratch/extra/files/"
-    printf 'kvm_options=%q\n' "${kvm_options[*]}" > "$scratch/extra/options"
+    printf 'kvm_options=%q\nhttp=%q\nstamp=%q\n' "${kvm_options[*]}" "$http" "$stamp" > "$scratch/extra/options"
     {
         printf 'exec qemu'
         printf ' %q' -accel kvm -M q35,kernel-irqchip=split -cpu host,+vmx -nodefaults -no-user-config -display none -no-reboot \
