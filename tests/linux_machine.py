@@ -17,7 +17,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MISSING = 3
-#: What a kernel says when something is wrong with its machine. (RETBleed: no speculation control is shown to guests.)
+#: What a kernel says when something is wrong with its machine. (RETBleed: the processor of the nested rig has no speculation control.)
 COMPLAINTS = re.compile(r"BUG|(?<!RETBleed: )WARNING|Oops|Call Trace|unchecked MSR|unexpected IRQ|soft lockup|hung task|spurious|Firmware Bug|panic -")
 
 

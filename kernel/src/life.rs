@@ -4,7 +4,7 @@ use crate::console::report::Report;
 use crate::console::serial;
 use crate::cpu::interrupts::Source;
 use crate::cpu::serving::{self, Served};
-use crate::cpu::{extended_state, interrupts, local_apic};
+use crate::cpu::{extended_state, interrupts, local_apic, timer};
 use crate::machine::calendar;
 use crate::machine::config_space::MachineConfigSpace;
 use crate::machine::device_memory::DeviceMemory;
@@ -371,7 +371,7 @@ impl Host for Machine {
 
 /// If this processor's timer has interrupted and is the guest's, that was the guest's deadline; then it moves, if it is to.
 fn serve_timer(apic: &mut LocalApic, vcpu: &mut dyn VirtualCpu) {
-    if apic.has_borrowed_timer() && interrupts::take_timer() && local_apic::take_deadline_reached() {
+    if apic.has_borrowed_timer() && interrupts::take_timer() && timer::take_deadline_reached() {
         apic.deadline_reached();
     }
     if apic.timer_moves() {
@@ -384,9 +384,9 @@ fn move_timer(apic: &mut LocalApic, vcpu: &mut dyn VirtualCpu) {
     let lend = !apic.has_borrowed_timer();
     vcpu.pass_deadline_writes(lend);
     if lend {
-        local_apic::lend(apic.borrow_timer());
+        timer::lend(apic.borrow_timer());
     } else {
-        let (deadline, reached) = local_apic::take_back();
+        let (deadline, reached) = timer::take_back();
         apic.return_timer(deadline, reached, time::ticks());
     }
 }
@@ -431,7 +431,7 @@ impl<E: Engine> Life<E> {
         // Where nobody knows the time, it begins in 1970.
         self.guest.platform.clock.wall_seconds = calendar::read_seconds().unwrap_or(0);
         let tsc_khz = u32::try_from(time::frequency_khz()).unwrap_or(u32::MAX);
-        if self.guest.vcpu.pass_deadline_writes(false) && local_apic::has_deadline() {
+        if self.guest.vcpu.pass_deadline_writes(false) && timer::has_deadline() {
             // Nothing but a guest's timer needs this processor's.
             self.guest.platform.apic.offer_timer();
         }
@@ -541,7 +541,7 @@ impl<E: Engine> Life<E> {
     /// Lets this processor's timer interrupt when the guest's is due.
     fn start_timer(&self, now: u64) {
         if let Some(deadline) = self.guest.platform.apic.timer_deadline() {
-            local_apic::start_timer(deadline.max(now + self.minimum_timer_ticks));
+            timer::run_until(deadline.max(now + self.minimum_timer_ticks));
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::console::report::Report;
 use crate::console::serial;
 use crate::cpu::interrupts::{self, Source};
-use crate::cpu::{extended_state, local_apic};
+use crate::cpu::{extended_state, local_apic, timer};
 use crate::fatal::give_up;
 use crate::life::Life;
 use crate::machine::config_space::MachineConfigSpace;
@@ -119,7 +119,8 @@ fn start_remapping(passthrough: &mut Passthrough) -> Result<ApicMode, String> {
     let x2apic = local_apic::has_x2apic() && passthrough.allows_x2apic();
     let destinations = if x2apic { DestinationMode::X2Apic } else { DestinationMode::XApic };
     passthrough.start_remapping(destinations);
-    let mode = local_apic::start(x2apic).map_err(|error| format!("the local APIC cannot be used: {error}"))?;
+    let started = local_apic::start(x2apic).and_then(|mode| timer::start().map(|()| mode));
+    let mode = started.map_err(|error| format!("the local APIC cannot be used: {error}"))?;
     let vector = interrupts::allocate(Source::RemappingFault);
     passthrough.units.start_translation(vector);
     Ok(mode)

@@ -8,7 +8,7 @@
 //! `0xfee0_0000`. So every handler is one that does no harm when nothing has happened, and a vector that nobody
 //! allocated is counted, logged and otherwise ignored.
 
-use crate::cpu::local_apic;
+use crate::cpu::local_apic::{self, SPURIOUS};
 use crate::memory::address_space;
 use crate::vcpu::PostedProcessing;
 use crate::vcpu::notification::{Mailbox, Notify, Vectors};
@@ -21,8 +21,6 @@ const FIRST: u8 = 0x30;
 const LAST: u8 = 0xed;
 /// What tells a processor that something was posted for the vCPU that it runs, or has halted.
 pub const NOTIFICATIONS: Vectors = Vectors { notification: Vector(0xee), wakeup: Vector(0xef) };
-/// The local APIC's spurious vector: it has no in-service bit, so it is not acknowledged.
-pub const SPURIOUS: Vector = Vector(0xf0);
 /// Virtual processors in the machine.
 pub const MAXIMUM_VCPUS: usize = 16;
 

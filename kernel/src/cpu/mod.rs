@@ -8,6 +8,7 @@ pub mod interrupts;
 pub mod local_apic;
 pub mod serving;
 pub mod speculation;
+pub mod timer;
 
 /// Stops for good: the last thing that this processor does.
 #[expect(unsafe_code, reason = "halts the processor")]

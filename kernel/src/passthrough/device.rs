@@ -5,14 +5,13 @@ use crate::cpu::local_apic;
 use crate::machine::device_memory::DeviceMemory;
 use crate::passthrough::messages::{Messages, Routed, Target};
 use crate::passthrough::units::RemappingUnit;
-use crate::passthrough::virtual_functions::VirtualFunctions;
 use crate::vcpu::notification::InterruptFormat;
 use crate::vm::pci::DeviceMessage;
 use addr::{DomainId, HostPhys, PAGE_SIZE, PciAddress, Vector};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use pci::{Bar, FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds};
+use pci::{Bar, FunctionDescription, MsixCapability, MsixTableAccess, MsixTableDriver, RequesterIds, Sriov};
 use vtd::Trigger;
 
 /// How many new ways of one function are logged: its guest makes as many as it likes.
@@ -30,6 +29,15 @@ impl MsixTableAccess for Table {
     fn write32(&mut self, offset: u64, value: u32) {
         self.0.write32(offset, value);
     }
+}
+
+/// What a physical function has of its virtual ones.
+#[derive(Debug)]
+pub struct VirtualFunctions {
+    /// How they are switched on and off.
+    pub sriov: Sriov,
+    /// When they were last switched off, in microseconds.
+    pub off_since_us: u64,
 }
 
 /// A function that belongs to a guest.

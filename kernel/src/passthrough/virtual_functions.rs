@@ -3,7 +3,7 @@
 
 use crate::machine::config_space::MachineConfigSpace;
 use crate::passthrough::assignment::{Passthrough, has_memory};
-use crate::passthrough::device::AssignedDevice;
+use crate::passthrough::device::{AssignedDevice, VirtualFunctions};
 use crate::time;
 use addr::{HostPhys, PciAddress};
 use alloc::format;
@@ -11,15 +11,6 @@ use alloc::string::{String, ToString};
 use core::ops::Range;
 use pci::{Bar, DISABLING_US, ENABLING_US, FunctionDescription, RequesterIds, Room, Sriov};
 use vtd::Levels;
-
-/// What a physical function has of them.
-#[derive(Debug)]
-pub struct VirtualFunctions {
-    /// How they are switched on and off.
-    pub sriov: Sriov,
-    /// When they were last switched off, in microseconds.
-    off_since_us: u64,
-}
 
 impl Passthrough {
     /// Gives the guest of assigned `physical` the first `count` of its virtual functions, with their DMA translated by the table

@@ -1,22 +1,10 @@
 //! What a guest is told by CPUID: a table of what passes, and nothing else. A feature that the platform does not
 //! give (virtualization, extended state, debug store) is not shown.
 
+use crate::vm::cpuid_leaf::Leaf;
 use crate::vm::extended_state::{self, ExtendedState};
 use crate::vm::{clock, paravirtual_eoi};
 use addr::ApicId;
-
-/// The four registers of one CPUID leaf.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Leaf {
-    /// EAX.
-    pub eax: u32,
-    /// EBX.
-    pub ebx: u32,
-    /// ECX.
-    pub ecx: u32,
-    /// EDX.
-    pub edx: u32,
-}
 
 /// What the policy needs to know beside the processor's own answer.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,8 @@ mod tests;
 
 use crate::vcpu::{Access, Direction, Exit, Instruction, IoAccess, Mode, NestedPageFault, SegmentName, VirtualCpu};
 use crate::vm::clock::{self, Clock};
-use crate::vm::cpuid::{self, Leaf};
+use crate::vm::cpuid;
+use crate::vm::cpuid_leaf::Leaf;
 use crate::vm::extended_state::{self, ExtendedState};
 use crate::vm::guest_paging::{self, Paging};
 use crate::vm::instruction::{self, CodeSize, DecodeError, MAX_LENGTH, RegisterFile, StringKind};

@@ -5,7 +5,7 @@
 //! XCR0 and the registers themselves are the guest's also while the hypervisor runs, which uses none of them: nothing
 //! here keeps a copy.
 
-use crate::vm::cpuid::Leaf;
+use crate::vm::cpuid_leaf::Leaf;
 use crate::vm::local_apic::GeneralProtection;
 
 /// XCR0: the x87 registers, which cannot be left out.

@@ -4,6 +4,7 @@ pub mod acpi;
 pub mod archive;
 pub mod clock;
 pub mod cpuid;
+pub mod cpuid_leaf;
 pub mod exits;
 pub mod extended_state;
 pub mod guest;
