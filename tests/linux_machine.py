@@ -8,7 +8,9 @@ which work (10.0.6 or newer, with igb), they use those too; and once in the nest
 Prints a line a case and ends with `N passed, N failed`. What cannot be had here is `SKIPPED: ...`, by name.
 """
 import argparse
+import hashlib
 import pathlib
+import random
 import re
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MISSING = 3
+DISK_BYTES = 4 << 20
 #: What a kernel says when something is wrong with its machine. (RETBleed: the processor of the nested rig has no speculation control.)
 COMPLAINTS = re.compile(r"BUG|(?<!RETBleed: )WARNING|Oops|Call Trace|unchecked MSR|unexpected IRQ|soft lockup|hung task|spurious|Firmware Bug|panic -")
 
@@ -163,6 +166,37 @@ def narrow_device(name, qemu):
     return words(done, wrong)
 
 
+#: A guest with disks on NVMe and on USB.
+DISKS = EDU.replace('"1234:11e8"', '"1b36:0010", "1b36:000d"').replace("memory_mib = 2048", "memory_mib = 256") \
+    .replace("memmap=64K$0x8000000 postern.edu=0x8000000", "postern.disks=nvme0n1,sda")
+
+
+def disks(name, qemu):
+    """A guest reads two disks by its own drivers, one NVMe's and one on USB, by interrupts of theirs; None if it read what is on them,
+    else why not."""
+    folder = pathlib.Path(start("guests/linux/build.sh").stdout.strip())
+    with tempfile.TemporaryDirectory() as scratch:
+        config, wanted, options = pathlib.Path(scratch, "disks.toml"), {}, []
+        config.write_text(DISKS)
+        for seed, disk in enumerate(("nvme0n1", "sda")):
+            content = random.Random(seed).randbytes(DISK_BYTES)
+            pathlib.Path(scratch, disk).write_bytes(content)
+            wanted[disk] = hashlib.md5(content).hexdigest()
+            options += ["-drive", f"file={scratch}/{disk},if=none,id={disk},format=raw"]
+        done = start("./run-qemu.sh", "--engine", "tcg", "--qemu", qemu, "--memory", "512M", "--config", str(config),
+                     "--file", str(folder / "vmlinuz"), "--file", str(folder / "initrd"), "--timeout", "240", "--", *options,
+                     "-device", "nvme,drive=nvme0n1,serial=1,addr=5", "-device", "qemu-xhci,id=usb,addr=6",
+                     "-device", "usb-storage,drive=sda,bus=usb.0")
+    wrong, report = judge(name, done)
+    wrong.update({disk: report.get(disk) for disk, content in wanted.items() if report.get(disk) != content})
+    for driver, least in (("nvme0q1", 20), ("xhci_hcd", 20)):
+        interrupts = sum(map(int, re.findall(rf"linux: +\d+: +(\d+) .*{driver}", done.stdout)))
+        if interrupts < least:
+            wrong[driver] = f"{interrupts} interrupts"
+    print(f"linux {name}: exits={report.get('exits')} ", end="")
+    return words(done, wrong)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--qemu", action="append", metavar="LABEL=PATH", help="a QEMU to use; may be repeated")
@@ -172,6 +206,7 @@ def main():
     qemus = [qemu.split("=", 1) for qemu in arguments.qemu or ["system=qemu-system-x86_64"]]
     cases = [(run, f"{suite} on {label}", "--engine", "tcg", "--qemu", path, "--suite", suite)
              for label, path in qemus for suite in ("bookworm", "trixie")]
+    cases += [(disks, f"with disks on {label}", path) for label, path in qemus]
     cases += [(narrow_device, f"with a device of 28 bits on {label}", path) for label, path in qemus]
     port = "-device", "pcie-root-port,id=below,addr=6", "-device", "igb,netdev=n1,bus=below"
     able = [(label, path) for label, path in qemus if has_virtual_functions(path)]
