@@ -65,8 +65,12 @@ def run(name, *options):
     return words(done, wrong)
 
 
-#: A guest with an igb and two of its virtual functions.
-IGB = """\
+def boot(qemu, *options, suite="bookworm", memory="512M", guest_mib=256, words="", devices='"8086:10d3"', more=""):
+    """A Linux guest with these devices and words on its kernel's command line, on a machine with these options of QEMU's."""
+    folder = pathlib.Path(start("guests/linux/build.sh", "--suite", suite).stdout.strip())
+    with tempfile.TemporaryDirectory() as scratch:
+        config = pathlib.Path(scratch, "guest.toml")
+        config.write_text(f"""\
 [hypervisor]
 debug_exit_port = 0xf4
 
@@ -74,11 +78,13 @@ debug_exit_port = 0xf4
 name = "linux"
 kernel = "vmlinuz"
 initrd = "initrd"
-memory_mib = 256
-command_line = "console=ttyS0 quiet panic=-1 postern.dmesg postern.vfs=2 postern.reset"
-devices = ["8086:10c9"]
-virtual_functions = 2
-"""
+memory_mib = {guest_mib}
+command_line = "console=ttyS0 quiet panic=-1 postern.dmesg {words}"
+devices = [{devices}]
+{more}
+""")
+        return start("./run-qemu.sh", "--engine", "tcg", "--qemu", qemu, "--memory", memory, "--config", str(config), "--file",
+                     str(folder / "vmlinuz"), "--file", str(folder / "initrd"), "--timeout", "240", *options)
 
 
 def has_virtual_functions(qemu):
@@ -92,13 +98,10 @@ def has_virtual_functions(qemu):
 def virtual_functions(name, qemu, suite, *devices):
     """A guest enables virtual functions of its card, uses each, resets one, goes back to none and to one, and resets the card; None
     if all of that did what it should, else why not. What the guest and the hypervisor say is compared with QEMU's trace."""
-    folder = pathlib.Path(start("guests/linux/build.sh", "--suite", suite).stdout.strip())
     with tempfile.TemporaryDirectory() as scratch:
-        config, trace = pathlib.Path(scratch, "igb.toml"), pathlib.Path(scratch, "trace")
-        config.write_text(IGB)
-        done = start("./run-qemu.sh", "--engine", "tcg", "--qemu", qemu, "--memory", "512M", "--config", str(config),
-                     "--file", str(folder / "vmlinuz"), "--file", str(folder / "initrd"), "--trace", str(trace), "--timeout", "240",
-                     "--", "-netdev", "user,id=n1", *devices)
+        trace = pathlib.Path(scratch, "trace")
+        done = boot(qemu, "--trace", str(trace), "--", "-netdev", "user,id=n1", *devices, suite=suite,
+                    words="postern.vfs=2 postern.reset", devices='"8086:10c9"', more="virtual_functions = 2")
         traced = trace.read_text(errors="replace") if trace.exists() else ""
     wrong, report = judge(name, done)
     used = re.findall(r"^\[linux\] report: vf=(\S+) vf_dhcp=([0-9.]+) vf_pings=(\S+)", done.stdout, re.M)
@@ -128,31 +131,14 @@ def virtual_functions(name, qemu, suite, *devices):
     return words(done, wrong)
 
 
-#: A guest with a device that puts out 28 bits of address, and so much memory that it lies above 4 GiB.
-EDU = """\
-[hypervisor]
-debug_exit_port = 0xf4
-
-[[guest]]
-name = "linux"
-kernel = "vmlinuz"
-initrd = "initrd"
-memory_mib = 2048
-command_line = "console=ttyS0 quiet panic=-1 postern.dmesg memmap=64K$0x8000000 postern.edu=0x8000000"
-devices = ["8086:10d3", "1234:11e8"]
-"""
-
-
 def narrow_device(name, qemu):
     """A device with a 28-bit limit copies memory of a guest that is above 4 GiB on the machine, and QEMU's trace says so; None if it
     did, else why not."""
-    folder = pathlib.Path(start("guests/linux/build.sh").stdout.strip())
     with tempfile.TemporaryDirectory() as scratch:
-        config, trace = pathlib.Path(scratch, "edu.toml"), pathlib.Path(scratch, "trace")
-        config.write_text(EDU)
-        done = start("./run-qemu.sh", "--engine", "tcg", "--qemu", qemu, "--memory", "6G", "--config", str(config),
-                     "--file", str(folder / "vmlinuz"), "--file", str(folder / "initrd"), "--timeout", "240",
-                     "--", "-device", "edu,addr=5", "-d", "trace:vtd_dmar_translate", "-D", str(trace))
+        trace = pathlib.Path(scratch, "trace")
+        # So much memory that it lies above 4 GiB.
+        done = boot(qemu, "--", "-device", "edu,addr=5", "-d", "trace:vtd_dmar_translate", "-D", str(trace), memory="6G", guest_mib=2048,
+                    words="memmap=64K$0x8000000 postern.edu=0x8000000", devices='"8086:10d3", "1234:11e8"')
         traced = trace.read_text(errors="replace") if trace.exists() else ""
     wrong, report = judge(name, done)
     copied = report.get("edu_first"), report.get("edu_last")
@@ -166,27 +152,19 @@ def narrow_device(name, qemu):
     return words(done, wrong)
 
 
-#: A guest with disks on NVMe and on USB.
-DISKS = EDU.replace('"1234:11e8"', '"1b36:0010", "1b36:000d"').replace("memory_mib = 2048", "memory_mib = 256") \
-    .replace("memmap=64K$0x8000000 postern.edu=0x8000000", "postern.disks=nvme0n1,sda")
-
-
 def disks(name, qemu):
     """A guest reads two disks by its own drivers, one NVMe's and one on USB, by interrupts of theirs; None if it read what is on them,
     else why not."""
-    folder = pathlib.Path(start("guests/linux/build.sh").stdout.strip())
     with tempfile.TemporaryDirectory() as scratch:
-        config, wanted, options = pathlib.Path(scratch, "disks.toml"), {}, []
-        config.write_text(DISKS)
+        wanted, drives = {}, []
         for seed, disk in enumerate(("nvme0n1", "sda")):
             content = random.Random(seed).randbytes(DISK_BYTES)
             pathlib.Path(scratch, disk).write_bytes(content)
             wanted[disk] = hashlib.md5(content).hexdigest()
-            options += ["-drive", f"file={scratch}/{disk},if=none,id={disk},format=raw"]
-        done = start("./run-qemu.sh", "--engine", "tcg", "--qemu", qemu, "--memory", "512M", "--config", str(config),
-                     "--file", str(folder / "vmlinuz"), "--file", str(folder / "initrd"), "--timeout", "240", "--", *options,
-                     "-device", "nvme,drive=nvme0n1,serial=1,addr=5", "-device", "qemu-xhci,id=usb,addr=6",
-                     "-device", "usb-storage,drive=sda,bus=usb.0")
+            drives += ["-drive", f"file={scratch}/{disk},if=none,id={disk},format=raw"]
+        done = boot(qemu, "--", *drives, "-device", "nvme,drive=nvme0n1,serial=1,addr=5", "-device", "qemu-xhci,id=usb,addr=6",
+                    "-device", "usb-storage,drive=sda,bus=usb.0", words="postern.disks=nvme0n1,sda",
+                    devices='"8086:10d3", "1b36:0010", "1b36:000d"')
     wrong, report = judge(name, done)
     wrong.update({disk: report.get(disk) for disk, content in wanted.items() if report.get(disk) != content})
     for driver, least in (("nvme0q1", 20), ("xhci_hcd", 20)):

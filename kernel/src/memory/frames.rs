@@ -64,7 +64,7 @@ impl<'a> FrameTable<'a> {
     /// Hands over the whole frames inside `start..end` to the allocator. Partial frames at either end are left out.
     pub fn add_usable(&mut self, start: HostPhys, end: HostPhys) {
         let first = start.as_u64().div_ceil(PAGE_SIZE) as usize;
-        let last = ((end.as_u64() / PAGE_SIZE) as usize).min(self.owners.len());
+        let last = (end.as_u64().div_ceil(PAGE_SIZE) as usize).min(self.owners.len());
         if first < last {
             self.owners[first..last].fill(Owner::Free.encode());
             self.lowest_free = self.lowest_free.min(first);
@@ -132,6 +132,15 @@ impl<'a> FrameTable<'a> {
         self.owners.get((address.as_u64() / PAGE_SIZE) as usize).map_or(Owner::Reserved, |byte| Owner::decode(*byte))
     }
 
+    /// Whether every frame that has a byte from `start` to before `end` is reserved. Takes no longer than the table is long,
+    /// however far apart the two are: a device may have chosen them.
+    pub fn is_reserved(&self, start: HostPhys, end: HostPhys) -> bool {
+        let first = (start.as_u64() / PAGE_SIZE) as usize;
+        let frames = end.as_u64().div_ceil(PAGE_SIZE) as usize;
+        let reserved = Owner::Reserved.encode();
+        self.owners.iter().take(frames).skip(first).all(|byte| *byte == reserved)
+    }
+
     /// How many frames belong to `owner`.
     pub fn count(&self, owner: Owner) -> usize {
         let encoded = owner.encode();
@@ -165,6 +174,26 @@ mod tests {
         assert!(table.free(aligned, 16, Owner::Guest(3)));
         assert!(!table.free(aligned, 16, Owner::Guest(3)), "not twice");
         assert_eq!(table.owner(frame(16)), Owner::Free);
+    }
+
+    #[test]
+    fn what_touches_memory_is_not_reserved_and_a_range_of_any_length_is_looked_at_at_once() {
+        let mut owners = [0; 64];
+        let mut table = FrameTable::new(&mut owners);
+        table.add_usable(frame(20), frame(30));
+        let byte = |address: HostPhys, offset: u64| HostPhys::new(address.as_u64().wrapping_add(offset));
+        for (start, end, expected) in [
+            (frame(10), frame(20), true),
+            (frame(10), byte(frame(20), 1), false),
+            (byte(frame(29), 0xfff), frame(40), false),
+            (frame(30), frame(40), true),
+            (frame(25), frame(25), true),
+            (frame(30), HostPhys::new(u64::MAX), true),
+            (frame(0), HostPhys::new(u64::MAX), false),
+            (HostPhys::new(u64::MAX), HostPhys::new(u64::MAX), true),
+        ] {
+            assert_eq!(table.is_reserved(start, end), expected, "{start} to {end}");
+        }
     }
 
     #[test]

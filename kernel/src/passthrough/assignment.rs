@@ -356,9 +356,7 @@ impl Passthrough {
 
 /// Whether anybody's memory is in a range.
 pub(super) fn has_memory(start: u64, end: u64) -> bool {
-    let mut frames = frames();
-    let mut pages = (start..end).step_by(PAGE_SIZE as usize);
-    pages.any(|page| frames.table().owner(HostPhys::new(page)) != Owner::Reserved)
+    !frames().table().is_reserved(HostPhys::new(start), HostPhys::new(end))
 }
 
 /// Tells what is odd in the firmware's table.
